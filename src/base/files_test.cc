@@ -1,0 +1,54 @@
+#include "base/files.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace idefics {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Files : public testing::Test {
+ protected:
+  Files() : folder_(fs::temp_directory_path() / ("idefics_files_" + std::to_string(::getpid()))) { fs::create_directories(folder_); }
+  ~Files() override { fs::remove_all(folder_); }
+  fs::path folder_;
+};
+
+TEST_F(Files, what_is_written_is_read_back) {
+  const std::string bytes("a\0b", 3);
+  write_file(folder_ / "x", bytes);
+  EXPECT_EQ(read_file(folder_ / "x", 3), bytes);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 1) << "a temporary file was left";
+}
+
+TEST_F(Files, a_file_above_the_limit_is_refused) {
+  write_file(folder_ / "x", "abcd");
+  EXPECT_THROW(read_file(folder_ / "x", 3), Error);
+}
+
+TEST_F(Files, a_missing_file_is_nothing_or_an_error) {
+  EXPECT_FALSE(find_file(folder_ / "none", 10));
+  EXPECT_THROW(read_file(folder_ / "none", 10), Error);
+}
+
+TEST_F(Files, devices_folders_and_pipes_are_refused) {
+  ASSERT_EQ(::mkfifo((folder_ / "pipe").c_str(), 0600), 0);
+  for (const fs::path& path : {fs::path("/dev/zero"), folder_, folder_ / "pipe"}) {
+    EXPECT_THROW(read_file(path, 100), Error) << path;
+    EXPECT_THROW(MappedFile{path}, Error) << path;
+  }
+}
+
+TEST_F(Files, a_map_shows_the_bytes_and_an_empty_file_maps_to_nothing) {
+  write_file(folder_ / "x", "abc");
+  write_file(folder_ / "empty", "");
+  const MappedFile map(folder_ / "x");
+  EXPECT_EQ(map.bytes().size(), 3u);
+  EXPECT_EQ(static_cast<char>(map.bytes()[2]), 'c');
+  EXPECT_TRUE(MappedFile(folder_ / "empty").bytes().empty());
+}
+
+}  // namespace
+}  // namespace idefics

@@ -1,0 +1,60 @@
+// The one compute pool: a fixed team that runs short parallel regions.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
+
+namespace idefics {
+
+// Runs `body(begin, end)` over ranges of [0, count) on all threads of the team, the caller's included, and returns when
+// all are done. Ranges are handed out dynamically in blocks of `grain`, so which thread computes what varies; results
+// must not depend on it.
+//
+//   ThreadPool pool(2);
+//   pool.parallel_for(rows, 4, [&](int64_t begin, int64_t end) { ... });
+//
+// Workers spin for some microseconds, then sleep on a futex: an empty region costs less than a microsecond while work
+// keeps coming. Threads: one caller at a time (the owner of the pool). `body` must not throw and not call the pool.
+class ThreadPool {
+ public:
+  explicit ThreadPool(int num_threads);  // 1 or more; 1 starts no thread at all
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  template <typename Body>
+  void parallel_for(int64_t count, int64_t grain, Body&& body) {
+    run(count, grain, [](void* context, int64_t begin, int64_t end) noexcept {
+      (*static_cast<std::remove_reference_t<Body>*>(context))(begin, end);
+    }, const_cast<void*>(static_cast<const void*>(std::addressof(body))));
+  }
+
+ private:
+  using Call = void (*)(void* context, int64_t begin, int64_t end) noexcept;
+  struct Region {
+    Call call = nullptr;
+    void* context = nullptr;
+    int64_t count = 0, grain = 1;
+  };
+
+  void run(int64_t count, int64_t grain, Call call, void* context);
+  void work();
+  void worker();
+
+  Region region_;
+  alignas(64) std::atomic<int64_t> next_{0};       // first index that nobody has taken
+  alignas(64) std::atomic<uint32_t> epoch_{0};     // counts regions; workers wait for it to change
+  alignas(64) std::atomic<int32_t> running_{0};    // workers that have not finished the region
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> workers_;
+};
+
+// The number of CPUs this process may run on (its affinity mask), at least 1.
+int num_available_cpus();
+
+}  // namespace idefics

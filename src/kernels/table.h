@@ -1,0 +1,154 @@
+// The kernel table: one struct of function pointers over plain argument structs. `ref/` fills every slot in plain C++ and
+// says what is meant; `avx2/` and `avx512/` replace the slots they improve. Only tensor/ops calls these functions.
+//
+// Rules for every kernel
+//   1. noexcept; no allocation; no shared state. Work is split by the caller; a kernel computes the part that its
+//      arguments name, and writes nothing else.
+//   2. One fixed order of summation for each output element, whatever the number of rows in the call, the split between
+//      threads or the position of the row in the call: the same inputs give the same bytes alone and in any batch.
+//      (Levels may differ from each other in the last bits; a level never differs from itself.)
+//   3. Where a struct says `dtype`, kF32 means float and kBf16 means uint16_t with bfloat16 bits. A float that is stored
+//      as bf16 is rounded to nearest, ties to even.
+// This header includes only freestanding headers: a file compiled for a CPU level must not see inline functions of the
+// library, or the linker may put that level's code into everybody's path.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace idefics::kernels {
+
+enum class DType : uint8_t { kF32, kBf16 };
+
+// Packed matrices: columns in panels of kPanel. A matrix B [K, N] (weights: N = outputs, K = inputs; B[k][n] = W[n][k])
+// lies as  f32: [N/kPanel][K][kPanel]   bf16: [N/kPanel][Kp/2][kPanel][2], Kp = K rounded up to even, the pair holding
+// k and k + 1 of one column. Columns beyond N and the odd k beyond K are zero.
+inline constexpr int32_t kPanel = 64;
+
+enum class Epilogue : uint8_t {
+  kStore,     // y = acc + bias
+  kGeluTanh,  // y = gelu_tanh(acc + bias), gelu_tanh(u) = 0.5 u (1 + tanh(sqrt(2/pi) (u + 0.044715 u^3)))
+  kAdd,       // y = y + (acc + bias); y must be f32
+};
+
+// y[m, n] = epilogue(sum over k of a[m, k] * B[k, n], in increasing k (f32) or in pairs of k (bf16), from zero)
+struct GemmArgs {
+  const void* a;        // [M, K] of the table slot's dtype, row stride a_stride elements; bf16: element K of a row is
+                        // readable and zero when K is odd
+  const void* b;        // packed, as above, of the same dtype
+  const float* bias;    // [N] or null
+  void* y;              // [M, N] of y_dtype, row stride y_stride elements
+  int64_t a_stride, y_stride;
+  int32_t m0, m1;       // rows [m0, m1)
+  int32_t panel0, panel1;  // panels [panel0, panel1)
+  int32_t n, k;         // N and K of the whole matrices
+  DType y_dtype;
+  Epilogue epilogue;
+};
+
+// y[t, :] = (x[t, :] - mean) / sqrt(variance + eps) * w + b, statistics over the E values of the row, biased variance
+struct LayerNormArgs {
+  const float* x;  // [T, E], row stride x_stride
+  const float* w;  // [E]
+  const float* b;  // [E]
+  void* y;         // [T, E] of y_dtype, row stride y_stride
+  int64_t x_stride, y_stride;
+  int32_t t0, t1, e;
+  float eps;
+  DType y_dtype;
+};
+
+// y[t, :] = x[t, :] / sqrt(mean(x[t, :]^2) + eps) * w
+struct RmsNormArgs {
+  const float* x;  // [T, E], row stride x_stride
+  const float* w;  // [E]
+  void* y;         // [T, E] of y_dtype, row stride y_stride
+  int64_t x_stride, y_stride;
+  int32_t t0, t1, e;
+  float eps;
+  DType y_dtype;
+};
+
+// In place, rotate-half: for j < D/2:  x[j] = x[j] c_j - x[j+D/2] s_j,  x[j+D/2] = x[j+D/2] c_j + x[j] s_j
+struct RopeArgs {
+  float* x;            // [T, H, D]: row stride x_stride, heads contiguous
+  const float* cos;    // [positions, D/2]
+  const float* sin;
+  const int32_t* pos;  // [T] row of cos and sin
+  int64_t x_stride;
+  int32_t t0, t1, heads, d;
+};
+
+// y[t, i] = silu(x[t, i]) * x[t, I + i],  silu(u) = u / (1 + exp(-u))
+struct SwigluArgs {
+  const float* x;  // [T, 2 I], row stride x_stride: gate, then up
+  void* y;         // [T, I] of y_dtype, row stride y_stride
+  int64_t x_stride, y_stride;
+  int32_t t0, t1, i;
+  DType y_dtype;
+};
+
+// y[t, :] = x[t, :] rounded to bf16; element n of a row is set to zero when n is odd
+struct ToBf16Args {
+  const float* x;  // [T, N], row stride x_stride
+  uint16_t* y;     // row stride y_stride >= n rounded up to even
+  int64_t x_stride, y_stride;
+  int32_t t0, t1, n;
+};
+
+// Keys and values lie in blocks of kBlock tokens, one K and one V block for each (block, layer, kv head):
+//   f32:   K [D][kBlock]              V [kBlock][Dp]
+//   bf16:  K [Dp/2][kBlock][2]        V [kBlock/2][Dp][2]     (pairs along the summed index, as in packed matrices)
+// Dp = D rounded up to a multiple of 16. Elements beyond D are zero. Blocks are zeroed before their first use, so that
+// every byte is finite.
+inline constexpr int32_t kBlock = 64;
+inline constexpr int32_t padded_head(int32_t d) { return (d + 15) / 16 * 16; }
+
+// Writes the K and V rows of one token and kv head into place `slot` (0 .. kBlock-1) of a block pair of `dtype`.
+struct KvStoreArgs {
+  const float* k;  // [D]
+  const float* v;  // [D]
+  void* k_block;
+  void* v_block;
+  int32_t slot, d;
+  DType dtype;
+};
+
+// y[r, :] = sum over keys j < limit[r] of softmax_j(scale * q[r, :] . k[j, :]) * v[j, :]
+// Softmax online over blocks of kBlock keys in increasing order, in f32: for each block the maximum, then the sums; a block
+// in which a row sees no key leaves that row as it is. bf16: q and the probabilities are rounded to bf16, sums are f32.
+// Rows r in [r0, r1) are pairs (token r / group, head r % group of the group of query heads that share this kv head):
+//   q row r at q + (r / group) * q_stride + (r % group) * d,   y row likewise with y_stride.
+struct AttentionArgs {
+  const float* q;               // [.., D]
+  void* y;                      // of y_dtype
+  const void* const* k_blocks;  // [ceil(max limit / kBlock)] for this layer and kv head
+  const void* const* v_blocks;
+  const int32_t* limit;         // [tokens] number of keys that token r / group sees, at least 1
+  int64_t q_stride, y_stride;   // elements from token to token
+  int32_t r0, r1, group, d;
+  float scale;
+  DType y_dtype;
+};
+
+struct Table {
+  const char* name;  // "ref", "avx2", "avx512"
+  void (*gemm_f32)(const GemmArgs&) noexcept;
+  void (*gemm_bf16)(const GemmArgs&) noexcept;
+  void (*layer_norm)(const LayerNormArgs&) noexcept;
+  void (*rms_norm)(const RmsNormArgs&) noexcept;
+  void (*rope)(const RopeArgs&) noexcept;
+  void (*swiglu)(const SwigluArgs&) noexcept;
+  void (*to_bf16)(const ToBf16Args&) noexcept;
+  void (*kv_store)(const KvStoreArgs&) noexcept;
+  void (*attention_f32)(const AttentionArgs&) noexcept;   // K and V blocks f32
+  void (*attention_bf16)(const AttentionArgs&) noexcept;  // K and V blocks bf16
+};
+
+// The best table of this CPU, or the one that the environment variable IDEFICS_KERNELS names (ref, avx2, avx512).
+// Throws Error{kUsage} when that name is unknown or the CPU lacks it: a forced level never falls back silently.
+const Table& choose_table();
+// The table of a level by name, or null when it is unknown, not built, or this CPU lacks it.
+const Table* find_table(const char* name);
+
+}  // namespace idefics::kernels
