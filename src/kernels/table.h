@@ -8,9 +8,13 @@
 //      threads or the position of the row in the call: the same inputs give the same bytes alone and in any batch.
 //      (Levels may differ from each other in the last bits; a level never differs from itself.)
 //   3. Where a struct says `dtype`, kF32 means float and kBf16 means uint16_t with bfloat16 bits. A float that is stored
-//      as bf16 is rounded to nearest, ties to even.
-// This header includes only freestanding headers: a file compiled for a CPU level must not see inline functions of the
-// library, or the linker may put that level's code into everybody's path.
+//      as bf16 is rounded to nearest, ties to even; where bf16 takes part a subnormal may become zero.
+//   4. NaN and Inf spread as in plain arithmetic into the elements that depend on them, and into no other.
+//   5. Outputs overlap no input, unless the struct says otherwise. Pointers are aligned to their elements, no more;
+//      packed matrices and blocks are fastest on 64-byte boundaries.
+// This header includes only freestanding headers and has no function of external linkage that is defined here: a file
+// compiled for a CPU level must not see inline functions of the library, or the linker may put that level's code into
+// everybody's path.
 #pragma once
 
 #include <stddef.h>
@@ -21,8 +25,8 @@ namespace idefics::kernels {
 enum class DType : uint8_t { kF32, kBf16 };
 
 // Packed matrices: columns in panels of kPanel. A matrix B [K, N] (weights: N = outputs, K = inputs; B[k][n] = W[n][k])
-// lies as  f32: [N/kPanel][K][kPanel]   bf16: [N/kPanel][Kp/2][kPanel][2], Kp = K rounded up to even, the pair holding
-// k and k + 1 of one column. Columns beyond N and the odd k beyond K are zero.
+// lies as  f32: [P][K][kPanel]   bf16: [P][Kp/2][kPanel][2], P = N/kPanel rounded up, Kp = K rounded up to even, the pair
+// holding k and k + 1 of one column. Columns beyond N and the odd k beyond K are zero. (kernels/packing.h packs.)
 inline constexpr int32_t kPanel = 64;
 
 enum class Epilogue : uint8_t {
@@ -46,6 +50,7 @@ struct GemmArgs {
   Epilogue epilogue;
 };
 
+// May be in place: y == x with equal strides and y_dtype kF32; so may RmsNormArgs.
 // y[t, :] = (x[t, :] - mean) / sqrt(variance + eps) * w + b, statistics over the E values of the row, biased variance
 struct LayerNormArgs {
   const float* x;  // [T, E], row stride x_stride
@@ -99,24 +104,27 @@ struct ToBf16Args {
 // Keys and values lie in blocks of kBlock tokens, one K and one V block for each (block, layer, kv head):
 //   f32:   K [D][kBlock]              V [kBlock][Dp]
 //   bf16:  K [Dp/2][kBlock][2]        V [kBlock/2][Dp][2]     (pairs along the summed index, as in packed matrices)
-// Dp = D rounded up to a multiple of 16. Elements beyond D are zero. Blocks are zeroed before their first use, so that
-// every byte is finite.
+// Dp = D rounded up to a multiple of 16. Elements beyond D are zero: kv_store writes them, so a fresh block needs no
+// preparation, and what an earlier owner left in it can reach nobody (see AttentionArgs).
 inline constexpr int32_t kBlock = 64;
-inline constexpr int32_t padded_head(int32_t d) { return (d + 15) / 16 * 16; }
+inline constexpr int32_t kMaxHead = 256;  // the largest D
+static inline constexpr int32_t padded_head(int32_t d) { return (d + 15) / 16 * 16; }  // static: see the top
 
-// Writes the K and V rows of one token and kv head into place `slot` (0 .. kBlock-1) of a block pair of `dtype`.
+// Writes the K and V rows of one token and kv head into place `slot` (0 .. kBlock-1) of a block pair of `dtype`, and
+// zeros beyond D. Different slots of one block may be written by different threads at the same time.
 struct KvStoreArgs {
   const float* k;  // [D]
   const float* v;  // [D]
   void* k_block;
   void* v_block;
-  int32_t slot, d;
+  int32_t slot, d;  // d: 1 .. kMaxHead
   DType dtype;
 };
 
 // y[r, :] = sum over keys j < limit[r] of softmax_j(scale * q[r, :] . k[j, :]) * v[j, :]
 // Softmax online over blocks of kBlock keys in increasing order, in f32: for each block the maximum, then the sums; a block
 // in which a row sees no key leaves that row as it is. bf16: q and the probabilities are rounded to bf16, sums are f32.
+// Keys at and beyond limit[r] do not influence row r, whatever bytes lie in their slots (NaN too).
 // Rows r in [r0, r1) are pairs (token r / group, head r % group of the group of query heads that share this kv head):
 //   q row r at q + (r / group) * q_stride + (r % group) * d,   y row likewise with y_stride.
 struct AttentionArgs {
@@ -126,7 +134,7 @@ struct AttentionArgs {
   const void* const* v_blocks;
   const int32_t* limit;         // [tokens] number of keys that token r / group sees, at least 1
   int64_t q_stride, y_stride;   // elements from token to token
-  int32_t r0, r1, group, d;
+  int32_t r0, r1, group, d;     // d: 1 .. kMaxHead
   float scale;
   DType y_dtype;
 };

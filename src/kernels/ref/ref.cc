@@ -1,0 +1,202 @@
+// Every slot in plain C++: what the kernels mean. Sums are taken in double, so that this level can judge the others.
+// Compiled for the baseline CPU, so it may use the library's headers.
+#include <cmath>
+#include <limits>
+
+#include "base/half.h"
+#include "kernels/levels.h"
+
+namespace idefics::kernels {
+namespace {
+
+// How each element type lies in memory. `b`, `k` and `v` read a packed panel and a block pair.
+struct F32 {
+  using Element = float;
+  static float load(float x) { return x; }
+  static float round(float x) { return x; }
+  static int64_t panel_size(int32_t k) { return int64_t{k} * kPanel; }
+  static int64_t panel_at(int32_t k, int32_t column) { return int64_t{k} * kPanel + column; }
+  static int32_t v_at(int32_t slot, int32_t i, int32_t dp) { return slot * dp + i; }
+};
+
+struct Bf16 {
+  using Element = uint16_t;
+  static float load(uint16_t x) { return bf16_to_f32(x); }
+  static float round(float x) { return bf16_to_f32(f32_to_bf16(x)); }
+  static int64_t panel_size(int32_t k) { return int64_t{k + k % 2} * kPanel; }
+  static int64_t panel_at(int32_t k, int32_t column) { return (int64_t{k / 2} * kPanel + column) * 2 + k % 2; }
+  static int32_t v_at(int32_t slot, int32_t i, int32_t dp) { return (slot / 2 * dp + i) * 2 + slot % 2; }
+};
+
+void store(void* y, DType dtype, int64_t at, float value) {
+  if (dtype == DType::kF32) {
+    static_cast<float*>(y)[at] = value;
+  } else {
+    static_cast<uint16_t*>(y)[at] = f32_to_bf16(value);
+  }
+}
+
+double gelu_tanh(double u) {
+  constexpr double kSqrt2OverPi = 0.79788456080286535588;
+  return 0.5 * u * (1 + std::tanh(kSqrt2OverPi * (u + 0.044715 * u * u * u)));
+}
+
+void finish(const GemmArgs& a, int32_t m, int32_t n, double sum) {
+  const int64_t at = m * a.y_stride + n;
+  const double u = a.bias == nullptr ? sum : sum + a.bias[n];
+  switch (a.epilogue) {
+    case Epilogue::kStore: return store(a.y, a.y_dtype, at, static_cast<float>(u));
+    case Epilogue::kGeluTanh: return store(a.y, a.y_dtype, at, static_cast<float>(gelu_tanh(u)));
+    case Epilogue::kAdd: static_cast<float*>(a.y)[at] += static_cast<float>(u);
+  }
+}
+
+template <typename Type>
+void gemm(const GemmArgs& a) noexcept {
+  using Element = typename Type::Element;
+  for (int32_t panel = a.panel0; panel < a.panel1; ++panel) {
+    const Element* b = static_cast<const Element*>(a.b) + panel * Type::panel_size(a.k);
+    const int32_t columns = a.n - panel * kPanel < kPanel ? a.n - panel * kPanel : kPanel;
+    for (int32_t m = a.m0; m < a.m1; ++m) {
+      const Element* row = static_cast<const Element*>(a.a) + m * a.a_stride;
+      double sum[kPanel] = {};
+      for (int32_t k = 0; k < a.k; ++k) {
+        const double x = Type::load(row[k]);
+        for (int32_t i = 0; i < kPanel; ++i) sum[i] += x * double{Type::load(b[Type::panel_at(k, i)])};
+      }
+      for (int32_t i = 0; i < columns; ++i) finish(a, m, panel * kPanel + i, sum[i]);
+    }
+  }
+}
+
+void layer_norm(const LayerNormArgs& a) noexcept {
+  for (int32_t t = a.t0; t < a.t1; ++t) {
+    const float* x = a.x + t * a.x_stride;
+    double sum = 0, squares = 0;
+    for (int32_t i = 0; i < a.e; ++i) sum += double{x[i]};
+    const double mean = sum / a.e;
+    for (int32_t i = 0; i < a.e; ++i) squares += (x[i] - mean) * (x[i] - mean);
+    const double scale = 1 / std::sqrt(squares / a.e + double{a.eps});
+    for (int32_t i = 0; i < a.e; ++i) {
+      store(a.y, a.y_dtype, t * a.y_stride + i,
+            static_cast<float>((x[i] - mean) * scale * double{a.w[i]} + double{a.b[i]}));
+    }
+  }
+}
+
+void rms_norm(const RmsNormArgs& a) noexcept {
+  for (int32_t t = a.t0; t < a.t1; ++t) {
+    const float* x = a.x + t * a.x_stride;
+    double squares = 0;
+    for (int32_t i = 0; i < a.e; ++i) squares += double{x[i]} * double{x[i]};
+    const double scale = 1 / std::sqrt(squares / a.e + double{a.eps});
+    for (int32_t i = 0; i < a.e; ++i) {
+      store(a.y, a.y_dtype, t * a.y_stride + i, static_cast<float>(x[i] * scale * double{a.w[i]}));
+    }
+  }
+}
+
+void rope(const RopeArgs& a) noexcept {
+  const int32_t half = a.d / 2;
+  for (int32_t t = a.t0; t < a.t1; ++t) {
+    const float* c = a.cos + int64_t{a.pos[t]} * half;
+    const float* s = a.sin + int64_t{a.pos[t]} * half;
+    for (int32_t head = 0; head < a.heads; ++head) {
+      float* x = a.x + t * a.x_stride + int64_t{head} * a.d;
+      for (int32_t j = 0; j < half; ++j) {
+        const float low = x[j], high = x[j + half];
+        x[j] = low * c[j] - high * s[j];
+        x[j + half] = high * c[j] + low * s[j];
+      }
+    }
+  }
+}
+
+void swiglu(const SwigluArgs& a) noexcept {
+  for (int32_t t = a.t0; t < a.t1; ++t) {
+    const float* gate = a.x + t * a.x_stride;
+    const float* up = gate + a.i;
+    for (int32_t i = 0; i < a.i; ++i) {
+      const double u = gate[i];
+      store(a.y, a.y_dtype, t * a.y_stride + i, static_cast<float>(u / (1 + std::exp(-u)) * double{up[i]}));
+    }
+  }
+}
+
+void to_bf16(const ToBf16Args& a) noexcept {
+  for (int32_t t = a.t0; t < a.t1; ++t) {
+    uint16_t* y = a.y + t * a.y_stride;
+    for (int32_t i = 0; i < a.n; ++i) y[i] = f32_to_bf16(a.x[t * a.x_stride + i]);
+    if (a.n % 2 != 0) y[a.n] = 0;
+  }
+}
+
+void kv_store(const KvStoreArgs& a) noexcept {
+  const int32_t dp = padded_head(a.d);
+  const int32_t k_size = a.dtype == DType::kF32 ? a.d : dp;
+  for (int32_t i = 0; i < dp; ++i) {
+    const float k = i < a.d ? a.k[i] : 0.0f, v = i < a.d ? a.v[i] : 0.0f;
+    const bool f32 = a.dtype == DType::kF32;
+    if (i < k_size) store(a.k_block, a.dtype, f32 ? F32::panel_at(i, a.slot) : Bf16::panel_at(i, a.slot), k);
+    store(a.v_block, a.dtype, f32 ? F32::v_at(a.slot, i, dp) : Bf16::v_at(a.slot, i, dp), v);
+  }
+}
+
+// One row of attention between two blocks.
+struct Row {
+  float q[kMaxHead];
+  double out[kMaxHead] = {};  // sum of probability * value, relative to `max`
+  double sum = 0;             // sum of probabilities
+  float max = -std::numeric_limits<float>::infinity();
+};
+
+// Adds the first `keys` keys of a block.
+template <typename Type>
+void add_block(const AttentionArgs& a, const void* k_block, const void* v_block, int32_t keys, Row& row) {
+  const auto* k = static_cast<const typename Type::Element*>(k_block);
+  const auto* v = static_cast<const typename Type::Element*>(v_block);
+  const int32_t dp = padded_head(a.d);
+  float p[kBlock];
+  float max = row.max;
+  for (int32_t j = 0; j < keys; ++j) {
+    double dot = 0;
+    for (int32_t i = 0; i < a.d; ++i) dot += double{row.q[i]} * double{Type::load(k[Type::panel_at(i, j)])};
+    p[j] = static_cast<float>(dot * double{a.scale});
+    if (p[j] > max) max = p[j];
+  }
+  const double shrink = std::exp(double{row.max} - double{max});
+  row.max = max;
+  row.sum *= shrink;
+  for (int32_t i = 0; i < a.d; ++i) row.out[i] *= shrink;
+  for (int32_t j = 0; j < keys; ++j) {
+    p[j] = static_cast<float>(std::exp(double{p[j]} - double{max}));
+    row.sum += double{p[j]};
+    p[j] = Type::round(p[j]);
+    for (int32_t i = 0; i < a.d; ++i) row.out[i] += double{p[j]} * double{Type::load(v[Type::v_at(j, i, dp)])};
+  }
+}
+
+template <typename Type>
+void attention(const AttentionArgs& a) noexcept {
+  for (int32_t r = a.r0; r < a.r1; ++r) {
+    const int32_t token = r / a.group, head = r % a.group;
+    Row row;
+    for (int32_t i = 0; i < a.d; ++i) row.q[i] = Type::round(a.q[token * a.q_stride + head * a.d + i]);
+    for (int32_t first = 0; first < a.limit[token]; first += kBlock) {
+      const int32_t keys = a.limit[token] - first < kBlock ? a.limit[token] - first : kBlock;
+      add_block<Type>(a, a.k_blocks[first / kBlock], a.v_blocks[first / kBlock], keys, row);
+    }
+    for (int32_t i = 0; i < a.d; ++i) {
+      store(a.y, a.y_dtype, token * a.y_stride + head * a.d + i, static_cast<float>(row.out[i] / row.sum));
+    }
+  }
+}
+
+}  // namespace
+
+const Table kRefTable = {
+    "ref",  gemm<F32>, gemm<Bf16>, layer_norm,     rms_norm,        rope,
+    swiglu, to_bf16,   kv_store,   attention<F32>, attention<Bf16>,
+};
+
+}  // namespace idefics::kernels
