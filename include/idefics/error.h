@@ -7,7 +7,8 @@
 
 namespace idefics {
 
-// What kind of thing went wrong. Each code has one name (`code_name`) and one exit code of the command line (`exit_code`).
+// What kind of thing went wrong. Each code has one name (`code_name`) and one exit code of the command line
+// (`exit_code`).
 enum class ErrorCode {
   kInternal,               // a fault of this software
   kUsage,                  // a wrong command line or a wrong call

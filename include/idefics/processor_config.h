@@ -14,7 +14,8 @@ enum class Resample : int { kNearest = 0, kLanczos = 1, kBilinear = 2, kBicubic 
 struct ImageProcessorConfig {
   bool do_convert_rgb = true;
   bool do_resize = true;
-  // Target of the first resize: the long side in pixels (`longest_edge`), or a fixed height and width when both are set.
+  // Target of the first resize: the long side in pixels (`longest_edge`), or a fixed height and width when both are
+  // set.
   int longest_edge = 1456;
   std::optional<int> height, width;
   Resample resample = Resample::kLanczos;

@@ -34,8 +34,6 @@ int exit_code(ErrorCode code) {
   }
 }
 
-Error Error::with_context(std::string_view context) const {
-  return Error(code_, std::string(context) + ": " + what());
-}
+Error Error::with_context(std::string_view context) const { return Error(code_, std::string(context) + ": " + what()); }
 
 }  // namespace idefics

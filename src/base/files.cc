@@ -86,7 +86,9 @@ std::optional<std::string> find_file(const std::filesystem::path& path, uint64_t
   return read_file(path, max_bytes, code);
 }
 
-std::string read_stdin(uint64_t max_bytes) { return read_all(STDIN_FILENO, "standard input", max_bytes, 0, ErrorCode::kIo); }
+std::string read_stdin(uint64_t max_bytes) {
+  return read_all(STDIN_FILENO, "standard input", max_bytes, 0, ErrorCode::kIo);
+}
 
 void write_file(const std::filesystem::path& path, std::string_view bytes) {
   const std::filesystem::path part = path.string() + ".part" + std::to_string(::getpid());

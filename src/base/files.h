@@ -16,7 +16,8 @@ namespace idefics {
 // refused without opening it for reading. Errors: `code`, naming the path and the reason.
 std::string read_file(const std::filesystem::path& path, uint64_t max_bytes, ErrorCode code = ErrorCode::kIo);
 // The same, or nothing when there is no such file.
-std::optional<std::string> find_file(const std::filesystem::path& path, uint64_t max_bytes, ErrorCode code = ErrorCode::kIo);
+std::optional<std::string> find_file(const std::filesystem::path& path, uint64_t max_bytes,
+                                     ErrorCode code = ErrorCode::kIo);
 // Standard input to its end, at most `max_bytes`.
 std::string read_stdin(uint64_t max_bytes);
 // Writes `bytes` to a file of a temporary name in the same folder, syncs it, renames it to `path`. Never a half file.

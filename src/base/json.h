@@ -32,7 +32,8 @@ class JsonObject {
 
   // The value of `key`; nothing when it is absent or null.
   const json::value* find(std::string_view key) const;
-  // The value of `key` if it is there, of the named type and within its range; nothing when absent or null; an error otherwise.
+  // The value of `key` if it is there, of the named type and within its range; nothing when absent or null; an error
+  // otherwise.
   std::optional<int64_t> find_int(std::string_view key, int64_t min, int64_t max) const;
   std::optional<double> find_number(std::string_view key) const;  // finite
   std::optional<bool> find_bool(std::string_view key) const;
@@ -40,7 +41,8 @@ class JsonObject {
   std::optional<JsonObject> find_object(std::string_view key) const;
   const json::array* find_array(std::string_view key) const;
 
-  // Throws "<name>: <key> <problem>" (e.g. "config.json: text_config: num_hidden_layers is -3, wanted a whole number from 1 to 1000").
+  // Throws "<name>: <key> <problem>" (e.g. "config.json: text_config: num_hidden_layers is -3, wanted a whole number
+  // from 1 to 1000").
   [[noreturn]] void fail(std::string_view key, std::string_view problem) const;
 
  private:

@@ -27,7 +27,8 @@ TEST(Json, depth_is_limited) {
 }
 
 TEST(Json, getters_refuse_other_types_and_ranges_by_key) {
-  const json::value value = parse_json(R"({"i": 3, "f": 2.5, "s": "x", "n": null, "big": 1e999, "o": {"k": -1}})", "c.json");
+  const json::value value =
+      parse_json(R"({"i": 3, "f": 2.5, "s": "x", "n": null, "big": 1e999, "o": {"k": -1}})", "c.json");
   const JsonObject o = JsonObject::of(value, "c.json");
   EXPECT_EQ(o.find_int("i", 0, 5), 3);
   EXPECT_EQ(o.find_int("n", 0, 5), std::nullopt);
@@ -37,7 +38,8 @@ TEST(Json, getters_refuse_other_types_and_ranges_by_key) {
   EXPECT_EQ(error_of([&] { o.find_int("f", 0, 5); }), "c.json: f is 2.5E0, wanted a whole number from 0 to 5");
   EXPECT_NE(error_of([&] { o.find_bool("s"); }), "");
   EXPECT_NE(error_of([&] { o.find_number("big"); }), "");
-  EXPECT_EQ(error_of([&] { o.find_object("o")->find_int("k", 0, 9); }), "c.json: o: k is -1, wanted a whole number from 0 to 9");
+  EXPECT_EQ(error_of([&] { o.find_object("o")->find_int("k", 0, 9); }),
+            "c.json: o: k is -1, wanted a whole number from 0 to 9");
 }
 
 }  // namespace

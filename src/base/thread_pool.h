@@ -29,9 +29,12 @@ class ThreadPool {
 
   template <typename Body>
   void parallel_for(int64_t count, int64_t grain, Body&& body) {
-    run(count, grain, [](void* context, int64_t begin, int64_t end) noexcept {
-      (*static_cast<std::remove_reference_t<Body>*>(context))(begin, end);
-    }, const_cast<void*>(static_cast<const void*>(std::addressof(body))));
+    run(
+        count, grain,
+        [](void* context, int64_t begin, int64_t end) noexcept {
+          (*static_cast<std::remove_reference_t<Body>*>(context))(begin, end);
+        },
+        const_cast<void*>(static_cast<const void*>(std::addressof(body))));
   }
 
  private:
@@ -47,9 +50,9 @@ class ThreadPool {
   void worker();
 
   Region region_;
-  alignas(64) std::atomic<int64_t> next_{0};       // first index that nobody has taken
-  alignas(64) std::atomic<uint32_t> epoch_{0};     // counts regions; workers wait for it to change
-  alignas(64) std::atomic<int32_t> running_{0};    // workers that have not finished the region
+  alignas(64) std::atomic<int64_t> next_{0};     // first index that nobody has taken
+  alignas(64) std::atomic<uint32_t> epoch_{0};   // counts regions; workers wait for it to change
+  alignas(64) std::atomic<int32_t> running_{0};  // workers that have not finished the region
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };

@@ -29,7 +29,8 @@ TEST(ThreadPool, regions_follow_each_other_also_after_a_pause) {
   std::atomic<int64_t> sum{0};
   for (int round = 0; round < 4000; ++round) {
     pool.parallel_for(8, 1, [&](int64_t begin, int64_t end) { sum.fetch_add(end - begin); });
-    if (round % 1000 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(20));  // long enough for workers to sleep
+    if (round % 1000 == 0)
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));  // long enough for workers to sleep
   }
   EXPECT_EQ(sum.load(), 32000);
 }

@@ -50,7 +50,8 @@ CodePoint decode_utf8(std::string_view text, size_t at) {
   const auto first = static_cast<uint8_t>(text[at]);
   if (s.length == 1) return {first, 1, true};
   char32_t value = first & (0xffu >> (s.length + 1));
-  for (int i = 1; i < s.length; ++i) value = (value << 6) | (static_cast<uint8_t>(text[at + static_cast<size_t>(i)]) & 0x3fu);
+  for (int i = 1; i < s.length; ++i)
+    value = (value << 6) | (static_cast<uint8_t>(text[at + static_cast<size_t>(i)]) & 0x3fu);
   return {value, s.length, true};
 }
 

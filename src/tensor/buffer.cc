@@ -22,7 +22,9 @@ Buffer::Buffer(size_t bytes, const char* what) : size_(bytes) {
   const bool huge = bytes >= kHuge;
   const size_t rounded = (bytes + kPage - 1) / kPage * kPage;
   const size_t asked = rounded + (huge ? kHuge : 0);
-  void* raw = bytes > (SIZE_MAX >> 2) ? MAP_FAILED : ::mmap(nullptr, asked, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* raw = bytes > (SIZE_MAX >> 2)
+                  ? MAP_FAILED
+                  : ::mmap(nullptr, asked, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (raw == MAP_FAILED) {
     throw Error(ErrorCode::kOutOfMemory, fmt::format("memory: no {} bytes for {}", bytes, what));
   }
@@ -40,7 +42,9 @@ Buffer::Buffer(size_t bytes, const char* what) : size_(bytes) {
 }
 
 Buffer::Buffer(Buffer&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)), mapped_(std::exchange(other.mapped_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      mapped_(std::exchange(other.mapped_, 0)) {}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   std::swap(data_, other.data_);

@@ -7,9 +7,9 @@
 
 namespace idefics {
 
-// Owns zeroed bytes, aligned to 2 MiB and backed by huge pages where the system gives them (a first touch of a 4 KiB page
-// costs about 15 us on virtual machines). Untouched parts take no physical memory. Moves, does not copy.
-// Throws Error{kOutOfMemory} naming `what` and the size.
+// Owns zeroed bytes, aligned to 2 MiB and backed by huge pages where the system gives them (a first touch of a 4 KiB
+// page costs about 15 us on virtual machines). Untouched parts take no physical memory. Moves, does not copy. Throws
+// Error{kOutOfMemory} naming `what` and the size.
 class Buffer {
  public:
   Buffer() = default;

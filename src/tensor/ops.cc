@@ -21,8 +21,8 @@ int32_t narrow(int64_t value) {
 // read more often than needed.
 constexpr int64_t kRowsPerPiece = 192;
 
-void gemm(const Exec& exec, const Activation& a, const PackedMatrix& w, void* y, Element y_dtype, int64_t y_rows, int64_t y_cols, int64_t y_stride,
-          kernels::Epilogue epilogue) {
+void gemm(const Exec& exec, const Activation& a, const PackedMatrix& w, void* y, Element y_dtype, int64_t y_rows,
+          int64_t y_cols, int64_t y_stride, kernels::Epilogue epilogue) {
   IDEFICS_CHECK(a.cols() == w.k() && a.dtype() == w.dtype() && y_rows == a.rows() && y_cols == w.n());
   const auto kernel = a.dtype() == Element::kF32 ? exec.kernels.gemm_f32 : exec.kernels.gemm_bf16;
   const int64_t pieces = std::max<int64_t>((a.rows() + kRowsPerPiece - 1) / kRowsPerPiece, 1);
@@ -32,9 +32,20 @@ void gemm(const Exec& exec, const Activation& a, const PackedMatrix& w, void* y,
       const int64_t panel = item / pieces, piece = item % pieces;
       const int64_t m0 = piece * rows, m1 = std::min(m0 + rows, a.rows());
       if (m0 >= m1) continue;
-      kernel({.a = a.data(), .b = w.data(), .bias = w.bias(), .y = y, .a_stride = a.stride(), .y_stride = y_stride,
-              .m0 = narrow(m0), .m1 = narrow(m1), .panel0 = narrow(panel), .panel1 = narrow(panel + 1),
-              .n = w.n(), .k = w.k(), .y_dtype = y_dtype, .epilogue = epilogue});
+      kernel({.a = a.data(),
+              .b = w.data(),
+              .bias = w.bias(),
+              .y = y,
+              .a_stride = a.stride(),
+              .y_stride = y_stride,
+              .m0 = narrow(m0),
+              .m1 = narrow(m1),
+              .panel0 = narrow(panel),
+              .panel1 = narrow(panel + 1),
+              .n = w.n(),
+              .k = w.k(),
+              .y_dtype = y_dtype,
+              .epilogue = epilogue});
     }
   });
 }
@@ -67,11 +78,21 @@ void matmul_gelu(const Exec& exec, const Activation& a, const PackedMatrix& w, c
   zero_odd_column(y);
 }
 
-void layer_norm(const Exec& exec, Matrix<const float> x, std::span<const float> w, std::span<const float> b, float eps, const Activation& y) {
+void layer_norm(const Exec& exec, Matrix<const float> x, std::span<const float> w, std::span<const float> b, float eps,
+                const Activation& y) {
   IDEFICS_CHECK(y.rows() == x.rows() && y.cols() == x.cols() && std::ssize(w) == x.cols() && std::ssize(b) == x.cols());
   for_rows(exec, x.rows(), [&](int32_t t0, int32_t t1) {
-    exec.kernels.layer_norm({.x = x.data(), .w = w.data(), .b = b.data(), .y = y.data(), .x_stride = x.stride(), .y_stride = y.stride(),
-                             .t0 = t0, .t1 = t1, .e = narrow(x.cols()), .eps = eps, .y_dtype = y.dtype()});
+    exec.kernels.layer_norm({.x = x.data(),
+                             .w = w.data(),
+                             .b = b.data(),
+                             .y = y.data(),
+                             .x_stride = x.stride(),
+                             .y_stride = y.stride(),
+                             .t0 = t0,
+                             .t1 = t1,
+                             .e = narrow(x.cols()),
+                             .eps = eps,
+                             .y_dtype = y.dtype()});
   });
   zero_odd_column(y);
 }
@@ -79,25 +100,48 @@ void layer_norm(const Exec& exec, Matrix<const float> x, std::span<const float> 
 void rms_norm(const Exec& exec, Matrix<const float> x, std::span<const float> w, float eps, const Activation& y) {
   IDEFICS_CHECK(y.rows() == x.rows() && y.cols() == x.cols() && std::ssize(w) == x.cols());
   for_rows(exec, x.rows(), [&](int32_t t0, int32_t t1) {
-    exec.kernels.rms_norm({.x = x.data(), .w = w.data(), .y = y.data(), .x_stride = x.stride(), .y_stride = y.stride(),
-                           .t0 = t0, .t1 = t1, .e = narrow(x.cols()), .eps = eps, .y_dtype = y.dtype()});
+    exec.kernels.rms_norm({.x = x.data(),
+                           .w = w.data(),
+                           .y = y.data(),
+                           .x_stride = x.stride(),
+                           .y_stride = y.stride(),
+                           .t0 = t0,
+                           .t1 = t1,
+                           .e = narrow(x.cols()),
+                           .eps = eps,
+                           .y_dtype = y.dtype()});
   });
   zero_odd_column(y);
 }
 
-void rope(const Exec& exec, Matrix<float> x, int heads, Matrix<const float> cos, Matrix<const float> sin, std::span<const int32_t> pos) {
-  IDEFICS_CHECK(std::ssize(pos) == x.rows() && x.cols() == heads * cos.cols() * 2 && cos.cols() == cos.stride() && sin.cols() == cos.cols());
+void rope(const Exec& exec, Matrix<float> x, int heads, Matrix<const float> cos, Matrix<const float> sin,
+          std::span<const int32_t> pos) {
+  IDEFICS_CHECK(std::ssize(pos) == x.rows() && x.cols() == heads * cos.cols() * 2 && cos.cols() == cos.stride() &&
+                sin.cols() == cos.cols());
   for_rows(exec, x.rows(), [&](int32_t t0, int32_t t1) {
-    exec.kernels.rope({.x = x.data(), .cos = cos.data(), .sin = sin.data(), .pos = pos.data(), .x_stride = x.stride(),
-                       .t0 = t0, .t1 = t1, .heads = heads, .d = narrow(cos.cols() * 2)});
+    exec.kernels.rope({.x = x.data(),
+                       .cos = cos.data(),
+                       .sin = sin.data(),
+                       .pos = pos.data(),
+                       .x_stride = x.stride(),
+                       .t0 = t0,
+                       .t1 = t1,
+                       .heads = heads,
+                       .d = narrow(cos.cols() * 2)});
   });
 }
 
 void swiglu(const Exec& exec, Matrix<const float> x, const Activation& y) {
   IDEFICS_CHECK(y.rows() == x.rows() && y.cols() * 2 == x.cols());
   for_rows(exec, x.rows(), [&](int32_t t0, int32_t t1) {
-    exec.kernels.swiglu({.x = x.data(), .y = y.data(), .x_stride = x.stride(), .y_stride = y.stride(),
-                         .t0 = t0, .t1 = t1, .i = narrow(y.cols()), .y_dtype = y.dtype()});
+    exec.kernels.swiglu({.x = x.data(),
+                         .y = y.data(),
+                         .x_stride = x.stride(),
+                         .y_stride = y.stride(),
+                         .t0 = t0,
+                         .t1 = t1,
+                         .i = narrow(y.cols()),
+                         .y_dtype = y.dtype()});
   });
   zero_odd_column(y);
 }
@@ -109,8 +153,13 @@ void convert(const Exec& exec, Matrix<const float> x, const Activation& y) {
       for (int32_t t = t0; t < t1; ++t) std::memcpy(y.row(t), x.row(t), static_cast<size_t>(x.cols()) * sizeof(float));
       return;
     }
-    exec.kernels.to_bf16({.x = x.data(), .y = static_cast<uint16_t*>(y.data()), .x_stride = x.stride(), .y_stride = y.stride(),
-                          .t0 = t0, .t1 = t1, .n = narrow(x.cols())});
+    exec.kernels.to_bf16({.x = x.data(),
+                          .y = static_cast<uint16_t*>(y.data()),
+                          .x_stride = x.stride(),
+                          .y_stride = y.stride(),
+                          .t0 = t0,
+                          .t1 = t1,
+                          .n = narrow(x.cols())});
   });
 }
 
@@ -118,9 +167,12 @@ int64_t k_block_bytes(Element dtype, int head_dim) {
   return dtype == Element::kF32 ? int64_t{head_dim} * kBlock * 4 : int64_t{kernels::padded_head(head_dim)} * kBlock * 2;
 }
 
-int64_t v_block_bytes(Element dtype, int head_dim) { return int64_t{kernels::padded_head(head_dim)} * kBlock * dtype_bytes(dtype); }
+int64_t v_block_bytes(Element dtype, int head_dim) {
+  return int64_t{kernels::padded_head(head_dim)} * kBlock * dtype_bytes(dtype);
+}
 
-void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, int64_t first_token, const KvBlocks& blocks) {
+void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, int64_t first_token,
+              const KvBlocks& blocks) {
   const int64_t d = blocks.head_dim, heads = blocks.kv_heads;
   IDEFICS_CHECK(k.rows() == v.rows() && k.cols() == heads * d && v.cols() == heads * d);
   IDEFICS_CHECK(first_token >= 0 && first_token + k.rows() <= blocks.num_blocks * kBlock);
@@ -128,14 +180,19 @@ void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, in
     for (int64_t item = begin; item < end; ++item) {
       const int64_t head = item / k.rows(), t = item % k.rows(), token = first_token + t;
       const int64_t block = head * blocks.num_blocks + token / kBlock;
-      exec.kernels.kv_store({.k = k.row(t) + head * d, .v = v.row(t) + head * d, .k_block = blocks.k[block], .v_block = blocks.v[block],
-                             .slot = narrow(token % kBlock), .d = blocks.head_dim, .dtype = blocks.dtype});
+      exec.kernels.kv_store({.k = k.row(t) + head * d,
+                             .v = v.row(t) + head * d,
+                             .k_block = blocks.k[block],
+                             .v_block = blocks.v[block],
+                             .slot = narrow(token % kBlock),
+                             .d = blocks.head_dim,
+                             .dtype = blocks.dtype});
     }
   });
 }
 
-void attention(const Exec& exec, Matrix<const float> q, int heads, const KvBlocks& blocks, std::span<const int32_t> limit, float scale,
-               const Activation& y) {
+void attention(const Exec& exec, Matrix<const float> q, int heads, const KvBlocks& blocks,
+               std::span<const int32_t> limit, float scale, const Activation& y) {
   const int64_t d = blocks.head_dim;
   const int32_t group = heads / blocks.kv_heads;
   IDEFICS_CHECK(q.cols() == heads * d && y.cols() == q.cols() && y.rows() == q.rows() && std::ssize(limit) == q.rows());
@@ -149,10 +206,17 @@ void attention(const Exec& exec, Matrix<const float> q, int heads, const KvBlock
       const int64_t head = item / pieces, r0 = item % pieces * per_piece;
       kernel({.q = q.data() + head * group * d,
               .y = static_cast<char*>(y.data()) + head * group * d * dtype_bytes(y.dtype()),
-              .k_blocks = blocks.k + head * blocks.num_blocks, .v_blocks = blocks.v + head * blocks.num_blocks,
-              .limit = limit.data(), .q_stride = q.stride(), .y_stride = y.stride(),
-              .r0 = narrow(r0), .r1 = narrow(std::min(r0 + per_piece, rows)), .group = group, .d = blocks.head_dim,
-              .scale = scale, .y_dtype = y.dtype()});
+              .k_blocks = blocks.k + head * blocks.num_blocks,
+              .v_blocks = blocks.v + head * blocks.num_blocks,
+              .limit = limit.data(),
+              .q_stride = q.stride(),
+              .y_stride = y.stride(),
+              .r0 = narrow(r0),
+              .r1 = narrow(std::min(r0 + per_piece, rows)),
+              .group = group,
+              .d = blocks.head_dim,
+              .scale = scale,
+              .y_dtype = y.dtype()});
     }
   });
   zero_odd_column(y);

@@ -1,6 +1,6 @@
-// The operations that the model is written in. Each checks shapes (a wrong shape is a fault of ours), splits its work over
-// the pool, and calls the kernel table. Formulas: kernels/table.h. No operation allocates. Results do not depend on the
-// number of threads or of rows in the call.
+// The operations that the model is written in. Each checks shapes (a wrong shape is a fault of ours), splits its work
+// over the pool, and calls the kernel table. Formulas: kernels/table.h. No operation allocates. Results do not depend
+// on the number of threads or of rows in the call.
 #pragma once
 
 #include <cstdint>
@@ -31,11 +31,13 @@ void matmul_add(const Exec& exec, const Activation& a, const PackedMatrix& w, Ma
 void matmul_gelu(const Exec& exec, const Activation& a, const PackedMatrix& w, const Activation& y);
 
 // x [T, E] -> y [T, E] in the compute type or in float32.
-void layer_norm(const Exec& exec, Matrix<const float> x, std::span<const float> w, std::span<const float> b, float eps, const Activation& y);
+void layer_norm(const Exec& exec, Matrix<const float> x, std::span<const float> w, std::span<const float> b, float eps,
+                const Activation& y);
 void rms_norm(const Exec& exec, Matrix<const float> x, std::span<const float> w, float eps, const Activation& y);
 
 // Rotates each of `heads` heads of D = 2 * cos.cols() values of x in place.  x [T, heads * D], pos [T].
-void rope(const Exec& exec, Matrix<float> x, int heads, Matrix<const float> cos, Matrix<const float> sin, std::span<const int32_t> pos);
+void rope(const Exec& exec, Matrix<float> x, int heads, Matrix<const float> cos, Matrix<const float> sin,
+          std::span<const int32_t> pos);
 
 // x [T, 2 I] (gate, up) -> y [T, I].
 void swiglu(const Exec& exec, Matrix<const float> x, const Activation& y);
@@ -56,11 +58,13 @@ int64_t k_block_bytes(Element dtype, int head_dim);
 int64_t v_block_bytes(Element dtype, int head_dim);
 
 // Stores the rows of k and v (each [T, kv_heads * D]) as tokens first_token .. first_token + T - 1.
-void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, int64_t first_token, const KvBlocks& blocks);
+void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, int64_t first_token,
+              const KvBlocks& blocks);
 
 // y[t, h] = attention of q[t, h] over the first limit[t] tokens of kv head h / (heads / kv_heads).
 // Shapes: q [T, heads * D], y [T, heads * D], limit [T], each at least 1.
-void attention(const Exec& exec, Matrix<const float> q, int heads, const KvBlocks& blocks, std::span<const int32_t> limit, float scale, const Activation& y);
+void attention(const Exec& exec, Matrix<const float> q, int heads, const KvBlocks& blocks,
+               std::span<const int32_t> limit, float scale, const Activation& y);
 
 }  // namespace ops
 }  // namespace idefics

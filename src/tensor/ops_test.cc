@@ -42,14 +42,16 @@ TEST(Ops, a_packed_row_reads_back_rounded) {
         f32.read_row(r, row.data());
         ASSERT_EQ(std::memcmp(row.data(), w.data() + r * k, row.size() * 4), 0);
         bf16.read_row(r, row.data());
-        for (int64_t i = 0; i < k; ++i) ASSERT_EQ(row[static_cast<size_t>(i)], bf16_to_f32(f32_to_bf16(w[static_cast<size_t>(r * k + i)])));
+        for (int64_t i = 0; i < k; ++i)
+          ASSERT_EQ(row[static_cast<size_t>(i)], bf16_to_f32(f32_to_bf16(w[static_cast<size_t>(r * k + i)])));
       }
     }
   }
 }
 
 // y = a W^T by double sums.
-void expect_product(const std::vector<float>& a, const std::vector<float>& w, int64_t T, int64_t K, int64_t N, Matrix<float> y, bool bf16) {
+void expect_product(const std::vector<float>& a, const std::vector<float>& w, int64_t T, int64_t K, int64_t N,
+                    Matrix<float> y, bool bf16) {
   const auto in = [bf16](float x) { return bf16 ? bf16_to_f32(f32_to_bf16(x)) : x; };
   for (int64_t t = 0; t < T; ++t) {
     for (int64_t n = 0; n < N; ++n) {
@@ -69,7 +71,8 @@ TEST(Ops, matmul_is_right_and_the_same_for_any_threads_and_rows) {
   Arena arena(8 << 20, "test");
   const Exec exec1{kernels::choose_table(), one, arena}, exec2{kernels::choose_table(), two, arena};
   for (const Element dtype : {Element::kF32, Element::kBf16}) {
-    for (const auto& [T, K, N] : {std::tuple<int64_t, int64_t, int64_t>{1, 7, 65}, {5, 64, 64}, {13, 33, 200}, {400, 48, 70}}) {
+    for (const auto& [T, K, N] :
+         {std::tuple<int64_t, int64_t, int64_t>{1, 7, 65}, {5, 64, 64}, {13, 33, 200}, {400, 48, 70}}) {
       ArenaScope scope(arena);
       const auto a = noise(static_cast<size_t>(T * K), 2), w = noise(static_cast<size_t>(N * K), 3);
       const PackedMatrix packed = pack(two, dtype, N, K, w);

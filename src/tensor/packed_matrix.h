@@ -19,7 +19,8 @@ class PackedMatrix {
 
   PackedMatrix() = default;
   // Rows are rounded to `dtype` (to nearest even). `bias` may be empty.
-  PackedMatrix(ThreadPool& pool, Element dtype, int64_t n, int64_t k, const RowSource& rows, std::vector<float> bias = {});
+  PackedMatrix(ThreadPool& pool, Element dtype, int64_t n, int64_t k, const RowSource& rows,
+               std::vector<float> bias = {});
 
   Element dtype() const { return dtype_; }
   int32_t n() const { return n_; }

@@ -19,11 +19,12 @@ class Matrix {
  public:
   Matrix() = default;
   Matrix(T* data, int64_t rows, int64_t cols) : Matrix(data, rows, cols, cols) {}
-  Matrix(T* data, int64_t rows, int64_t cols, int64_t stride) : data_(data), rows_(rows), cols_(cols), stride_(stride) {}
+  Matrix(T* data, int64_t rows, int64_t cols, int64_t stride)
+      : data_(data), rows_(rows), cols_(cols), stride_(stride) {}
   // A matrix of T is also one of const T.
   template <typename U>
-    requires(std::is_same_v<const U, T> && !std::is_const_v<U>)
-  Matrix(Matrix<U> other) : Matrix(other.data(), other.rows(), other.cols(), other.stride()) {}
+  requires(std::is_same_v<const U, T> && !std::is_const_v<U>) Matrix(Matrix<U> other)
+      : Matrix(other.data(), other.rows(), other.cols(), other.stride()) {}
 
   T* data() const { return data_; }
   int64_t rows() const { return rows_; }

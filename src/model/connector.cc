@@ -1,0 +1,47 @@
+#include "model/connector.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace idefics {
+
+namespace {
+
+struct Scratch {
+  Matrix<float> shuffled;
+  Activation h;
+  Scratch(Arena& arena, int64_t tokens, const PackedMatrix& projection) {
+    shuffled = arena.take_matrix(tokens, projection.k());
+    h = arena.take_activation(projection.dtype(), tokens, projection.k());
+  }
+};
+
+}  // namespace
+
+void connect(const Exec& exec, int scale_factor, const PackedMatrix& projection, Matrix<const float> patches,
+             Matrix<float> features) {
+  const int64_t s = scale_factor, D = patches.cols();
+  const auto n = static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(patches.rows()))));
+  const int64_t m = n / s;  // blocks per side
+  IDEFICS_CHECK(n * n == patches.rows() && m * s == n && features.rows() == m * m && projection.k() == D * s * s);
+  ArenaScope scope(exec.arena);
+  const Scratch scratch(exec.arena, m * m, projection);
+  exec.pool.parallel_for(m * m, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      float* out = scratch.shuffled.row(t);
+      for (int64_t dy = 0; dy < s; ++dy, out += s * D) {
+        // The s patches of one line of the block are neighbours in memory.
+        std::memcpy(out, patches.row((t / m * s + dy) * n + t % m * s), static_cast<size_t>(s * D) * sizeof(float));
+      }
+    }
+  });
+  ops::convert(exec, scratch.shuffled, scratch.h);
+  ops::matmul(exec, scratch.h, projection, features);
+}
+
+void plan_connect(Arena& arena, int scale_factor, const PackedMatrix& projection, int64_t num_patches) {
+  ArenaScope scope(arena);
+  Scratch(arena, num_patches / (int64_t{scale_factor} * scale_factor), projection);
+}
+
+}  // namespace idefics

@@ -1,0 +1,60 @@
+// The whole network of a checkpoint: weights, and the passes over them. No text, no scheduling.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "idefics/config.h"
+#include "model/kv_cache.h"
+#include "model/probe.h"
+#include "model/text_tower.h"
+#include "model/vision_tower.h"
+
+namespace idefics {
+
+// Letters in shapes: E text width, V vocabulary, S image tokens a tile, N patches a side.
+// Threads: const after construction; a pass uses the Exec it is given.
+class Network {
+ public:
+  // Packs the weights of `checkpoint`, which `config` (after finalize) describes, in `dtype`. The checkpoint may be
+  // closed afterwards. Positions up to config.text_config.max_seq_len can be computed.
+  // Errors: kBadModel (a tensor is missing or of another shape), kOutOfMemory.
+  Network(ThreadPool& pool, const Checkpoint& checkpoint, const Idefics3Config& config, Element dtype);
+
+  const Idefics3Config& config() const { return config_; }
+  Element dtype() const { return dtype_; }
+  size_t weight_bytes() const;
+  KvCache::Shape kv_shape() const;
+
+  // One tile to its S feature rows.
+  //   pixels    [3, image_size, image_size] float32, normalised        features  [S, E] float32
+  void encode(const Exec& exec, std::span<const float> pixels, Matrix<float> features, const Probe& probe = {}) const;
+  // The same for a tile of which only the top left `valid` patches are picture.
+  void encode(const Exec& exec, std::span<const float> pixels, ValidPatches valid, Matrix<float> features,
+              const Probe& probe = {}) const;
+  int patches_per_side() const { return config_.vision_config.image_size / config_.vision_config.patch_size; }
+
+  // x[i] = embedding of ids[i], which must be below V.   x [T, E]
+  void embed(std::span<const int32_t> ids, Matrix<float> x) const;
+  // All text layers over a ragged step (text_tower.h).
+  void run(const Exec& exec, std::span<const SequenceRows> sequences, KvCache& cache, Matrix<float> x,
+           const Probe& probe = {}) const;
+  // logits [R, V] of rows `rows` of x.
+  void logits(const Exec& exec, Matrix<const float> x, std::span<const int32_t> rows, Matrix<float> logits,
+              const Probe& probe = {}) const;
+
+  // Bytes of arena that the passes need for at most `max_rows` rows of text in at most `max_pages` pages a sequence,
+  // and logits of at most `max_logit_rows` rows.
+  size_t scratch_bytes(int64_t max_rows, int64_t max_pages, int64_t max_logit_rows) const;
+
+ private:
+  Idefics3Config config_;
+  Element dtype_;
+  VisionWeights vision_;
+  PackedMatrix connector_;
+  TextWeights text_;
+};
+
+}  // namespace idefics

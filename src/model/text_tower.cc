@@ -1,0 +1,143 @@
+#include "model/text_tower.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "base/half.h"
+
+namespace idefics {
+
+namespace {
+
+// The buffers of one step of T rows.
+struct Scratch {
+  Matrix<float> qkv, gate_up;
+  Activation h, attn, mlp;
+  std::span<int32_t> pos;    // [T] index of a row in its own sequence
+  std::span<int32_t> limit;  // [T] how many tokens a row sees, itself included
+  Scratch(Arena& arena, const Llama3Config& c, Element dtype, int64_t T) {
+    const int64_t D = c.head_dim, H = c.num_attention_heads, G = c.num_key_value_heads;
+    qkv = arena.take_matrix(T, (H + 2 * G) * D);
+    gate_up = arena.take_matrix(T, int64_t{2} * c.intermediate_size);
+    h = arena.take_activation(dtype, T, c.hidden_size);
+    attn = arena.take_activation(dtype, T, H * D);
+    mlp = arena.take_activation(dtype, T, c.intermediate_size);
+    pos = {arena.take_array<int32_t>(T), static_cast<size_t>(T)};
+    limit = {arena.take_array<int32_t>(T), static_cast<size_t>(T)};
+  }
+};
+
+struct HeadScratch {
+  Matrix<float> picked, norm;
+  Activation h;
+  HeadScratch(Arena& arena, const Llama3Config& c, Element dtype, int64_t R) {
+    picked = arena.take_matrix(R, c.hidden_size);
+    norm = arena.take_matrix(R, c.hidden_size);
+    h = arena.take_activation(dtype, R, c.hidden_size);
+  }
+};
+
+}  // namespace
+
+Embedding::Embedding(Element dtype, int64_t rows, int64_t cols, const PackedMatrix::RowSource& source)
+    : dtype_(dtype), cols_(cols), table_(static_cast<size_t>(rows * cols * dtype_bytes(dtype)), "the embeddings") {
+  std::vector<float> row(static_cast<size_t>(cols));
+  for (int64_t r = 0; r < rows; ++r) {
+    source(r, row.data());
+    if (dtype == Element::kF32) {
+      std::memcpy(table_.as<float>().data() + r * cols, row.data(), row.size() * sizeof(float));
+    } else {
+      for (int64_t i = 0; i < cols; ++i)
+        table_.as<uint16_t>()[static_cast<size_t>(r * cols + i)] = f32_to_bf16(row[static_cast<size_t>(i)]);
+    }
+  }
+}
+
+void Embedding::read_row(const PackedMatrix& head, int64_t id, float* out) const {
+  if (table_.size() == 0) {
+    head.read_row(id, out);
+  } else if (dtype_ == Element::kF32) {
+    std::memcpy(out, table_.as<float>().data() + id * cols_, static_cast<size_t>(cols_) * sizeof(float));
+  } else {
+    const uint16_t* row = table_.as<uint16_t>().data() + id * cols_;
+    for (int64_t i = 0; i < cols_; ++i) out[i] = bf16_to_f32(row[i]);
+  }
+}
+
+void run_text_layers(const Exec& exec, const Llama3Config& config, const TextWeights& weights,
+                     std::span<const SequenceRows> sequences, KvCache& cache, Matrix<float> x, const Probe& probe) {
+  const int64_t T = x.rows(), D = config.head_dim, H = config.num_attention_heads, G = config.num_key_value_heads;
+  const auto eps = static_cast<float>(config.rms_norm_eps);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(D));
+  ArenaScope scope(exec.arena);
+  const Scratch s(exec.arena, config, weights.head.dtype(), T);
+  const Matrix<float> q = s.qkv.col_range(0, H * D), k = s.qkv.col_range(H * D, G * D),
+                      v = s.qkv.col_range((H + G) * D, G * D);
+  const Matrix<const float> cos(weights.cos.data(), std::ssize(weights.cos) / (D / 2), D / 2),
+      sin(weights.sin.data(), cos.rows(), D / 2);
+
+  for (const SequenceRows& rows : sequences) {
+    IDEFICS_CHECK(rows.context + rows.num_rows <= cos.rows());
+    for (int32_t i = 0; i < rows.num_rows; ++i) {
+      s.pos[static_cast<size_t>(rows.first_row + i)] = rows.context + i;
+      s.limit[static_cast<size_t>(rows.first_row + i)] = rows.context + i + 1;
+    }
+  }
+
+  for (size_t i = 0; i < weights.layers.size(); ++i) {
+    const TextLayer& layer = weights.layers[i];
+    ops::rms_norm(exec, x, layer.attn_norm, eps, s.h);  // h       [T, E]
+    ops::matmul(exec, s.h, layer.qkv, s.qkv);           // qkv     [T, (H + 2 G) D]
+    ops::rope(exec, q, static_cast<int>(H), cos, sin, s.pos);
+    ops::rope(exec, k, static_cast<int>(G), cos, sin, s.pos);
+    for (const SequenceRows& rows : sequences) {  // keys are written before they are read
+      ArenaScope pointers(exec.arena);
+      const ops::KvBlocks blocks = cache.blocks(exec.arena, static_cast<int>(i), rows.pages);
+      const int64_t first = rows.first_row, count = rows.num_rows;
+      ops::kv_store(exec, k.row_range(first, count), v.row_range(first, count), rows.context, blocks);
+      ops::attention(exec, q.row_range(first, count), static_cast<int>(H), blocks,
+                     s.limit.subspan(static_cast<size_t>(first), static_cast<size_t>(count)), scale,
+                     s.attn.row_range(first, count));  // attn    [T, H D]
+    }
+    ops::matmul_add(exec, s.attn, layer.o, x);  // x      += attn o
+    ops::rms_norm(exec, x, layer.mlp_norm, eps, s.h);
+    ops::matmul(exec, s.h, layer.gate_up, s.gate_up);  // gate_up [T, 2 I]
+    ops::swiglu(exec, s.gate_up, s.mlp);               // mlp     [T, I]
+    ops::matmul_add(exec, s.mlp, layer.down, x);       // x      += mlp down
+    if (probe) probe(fmt::format("text.layer.{}", i), x);
+  }
+}
+
+void run_head(const Exec& exec, const Llama3Config& config, const TextWeights& weights, Matrix<const float> x,
+              std::span<const int32_t> rows, Matrix<float> logits, const Probe& probe) {
+  const auto R = static_cast<int64_t>(rows.size()), E = x.cols();
+  IDEFICS_CHECK(logits.rows() == R && logits.cols() == weights.head.n());
+  ArenaScope scope(exec.arena);
+  const HeadScratch s(exec.arena, config, weights.head.dtype(), R);
+  for (int64_t r = 0; r < R; ++r)
+    std::memcpy(s.picked.row(r), x.row(rows[static_cast<size_t>(r)]), static_cast<size_t>(E) * sizeof(float));
+  const auto eps = static_cast<float>(config.rms_norm_eps);
+  ops::rms_norm(exec, s.picked, weights.norm, eps, s.h);
+  if (probe) {
+    ops::rms_norm(exec, s.picked, weights.norm, eps, Activation(s.norm.data(), Element::kF32, R, E, E));
+    probe("text.norm", s.norm);
+  }
+  ops::matmul(exec, s.h, weights.head, logits);
+  if (probe) probe("logits", logits);
+}
+
+void plan_text_layers(Arena& arena, const Llama3Config& config, const KvCache::Shape& kv, int64_t max_rows,
+                      int64_t max_pages) {
+  ArenaScope scope(arena);
+  Scratch(arena, config, kv.dtype, max_rows);
+  KvCache::plan_blocks(arena, kv, max_pages);
+}
+
+void plan_head(Arena& arena, const Llama3Config& config, Element dtype, int64_t max_rows) {
+  ArenaScope scope(arena);
+  HeadScratch(arena, config, dtype, max_rows);
+}
+
+}  // namespace idefics

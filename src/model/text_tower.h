@@ -1,0 +1,67 @@
+// The Llama decoder: token rows in, hidden rows out, keys and values into the cache.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "idefics/config.h"
+#include "model/kv_cache.h"
+#include "model/probe.h"
+#include "tensor/ops.h"
+
+namespace idefics {
+
+struct TextLayer {
+  std::vector<float> attn_norm, mlp_norm;  // [E]
+  PackedMatrix qkv;                        // [(H + 2 G) D, E]
+  PackedMatrix o;                          // [E, H D]
+  PackedMatrix gate_up;                    // [2 I, E]
+  PackedMatrix down;                       // [E, I]
+};
+
+// Token embeddings [V, E]: their own table, or the rows of the tied head.
+class Embedding {
+ public:
+  Embedding() = default;
+  Embedding(Element dtype, int64_t rows, int64_t cols, const PackedMatrix::RowSource& source);
+  // Widens row `id`; `head` is read when the head is tied (no table of its own).
+  void read_row(const PackedMatrix& head, int64_t id, float* out) const;
+  size_t bytes() const { return table_.size(); }
+
+ private:
+  Element dtype_ = Element::kF32;
+  int64_t cols_ = 0;
+  Buffer table_;
+};
+
+struct TextWeights {
+  Embedding embedding;
+  std::vector<TextLayer> layers;
+  std::vector<float> norm;      // [E]
+  PackedMatrix head;            // [V, E]
+  std::vector<float> cos, sin;  // [positions, D/2]
+};
+
+// Consecutive rows of a step that belong to one sequence.
+struct SequenceRows {
+  int32_t first_row, num_rows;
+  int32_t context;                // tokens of the sequence that are in the cache already
+  std::span<const PageId> pages;  // enough for context + num_rows tokens
+};
+
+// One step over a ragged batch.
+//   x  [T, E] float32: embeddings in, hidden states (before the final norm) out
+// A sequence's rows attend to its own tokens only, each to itself and those before.
+void run_text_layers(const Exec& exec, const Llama3Config& config, const TextWeights& weights,
+                     std::span<const SequenceRows> sequences, KvCache& cache, Matrix<float> x, const Probe& probe);
+
+// logits[r] = head(norm(x[rows[r]])).   Shapes: x [T, E], rows [R], logits [R, V] float32.
+void run_head(const Exec& exec, const Llama3Config& config, const TextWeights& weights, Matrix<const float> x,
+              std::span<const int32_t> rows, Matrix<float> logits, const Probe& probe);
+
+// Take from a measuring arena what the two passes take.
+void plan_text_layers(Arena& arena, const Llama3Config& config, const KvCache::Shape& kv, int64_t max_rows,
+                      int64_t max_pages);
+void plan_head(Arena& arena, const Llama3Config& config, Element dtype, int64_t max_rows);
+
+}  // namespace idefics

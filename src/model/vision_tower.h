@@ -1,0 +1,45 @@
+// The SigLIP encoder: one tile in, one feature row per patch out.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "idefics/config.h"
+#include "model/probe.h"
+#include "tensor/ops.h"
+
+namespace idefics {
+
+struct VisionLayer {
+  std::vector<float> norm1_w, norm1_b, norm2_w, norm2_b;  // [D]
+  PackedMatrix qkv;                                       // [3 D, D]: q, k, v
+  PackedMatrix out;                                       // [D, D]
+  PackedMatrix fc1;                                       // [I, D]
+  PackedMatrix fc2;                                       // [D, I]
+};
+
+struct VisionWeights {
+  PackedMatrix patch;           // [D, 3 p p], columns (channel, y, x)
+  std::vector<float> position;  // [N N, D]
+  std::vector<VisionLayer> layers;
+  std::vector<float> post_norm_w, post_norm_b;  // [D]
+};
+
+// The part of a tile that is picture and not padding, in patches from the top left. Patches outside are computed, but
+// no patch attends to them.
+struct ValidPatches {
+  int rows, cols;
+};
+
+// Encodes one tile.
+//   pixels    [3, image_size, image_size] float32, normalised
+//   features  [N N, D] float32, N = image_size div patch_size, patches row by row
+// Scratch comes from exec.arena and does not depend on the number of tiles. Positions of a partly valid tile:
+// floor(i N / n) for i < n valid rows (columns), 0 for patches outside.
+void encode_tile(const Exec& exec, const Idefics3VisionConfig& config, const VisionWeights& weights,
+                 std::span<const float> pixels, ValidPatches valid, Matrix<float> features, const Probe& probe);
+
+// Takes from a measuring arena what encode_tile takes.
+void plan_encode_tile(Arena& arena, const Idefics3VisionConfig& config, Element dtype);
+
+}  // namespace idefics
