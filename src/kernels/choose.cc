@@ -13,10 +13,39 @@ struct Level {
   const char* (*missing)();  // the first CPU feature that this level needs and the CPU (or its system) lacks, or null
 };
 
+#if defined(__x86_64__)
+// __builtin_cpu_supports also asks the system (XGETBV) whether it saves the wide registers.
+#define IDEFICS_NEED(feature) \
+  if (!__builtin_cpu_supports(feature)) return feature
+
+const char* missing_avx2() {
+  IDEFICS_NEED("avx2");
+  IDEFICS_NEED("fma");
+  return nullptr;
+}
+
+const char* missing_avx512() {
+  IDEFICS_NEED("avx2");
+  IDEFICS_NEED("fma");
+  IDEFICS_NEED("avx512f");
+  IDEFICS_NEED("avx512bw");
+  IDEFICS_NEED("avx512vl");
+  IDEFICS_NEED("avx512dq");
+  IDEFICS_NEED("avx512vnni");
+  IDEFICS_NEED("avx512bf16");
+  return nullptr;
+}
+#undef IDEFICS_NEED
+#endif
+
 const char* missing_nothing() { return nullptr; }
 
 constexpr Level kLevels[] = {
     // the best first
+#if defined(__x86_64__)
+    {&kAvx512Table, missing_avx512},
+    {&kAvx2Table, missing_avx2},
+#endif
     {&kRefTable, missing_nothing},
 };
 

@@ -1,5 +1,5 @@
-// The kernel table: one struct of function pointers over plain argument structs. `ref/` fills every slot in plain C++ and
-// says what is meant; `avx2/` and `avx512/` replace the slots they improve. Only tensor/ops calls these functions.
+// The kernel table: one struct of function pointers over plain argument structs. `ref/` fills every slot in plain C++
+// and says what is meant; `avx2/` and `avx512/` replace the slots they improve. Only tensor/ops calls these functions.
 //
 // Rules for every kernel
 //   1. noexcept; no allocation; no shared state. Work is split by the caller; a kernel computes the part that its
@@ -7,7 +7,8 @@
 //   2. One fixed order of summation for each output element, whatever the number of rows in the call, the split between
 //      threads or the position of the row in the call: the same inputs give the same bytes alone and in any batch.
 //      (Levels may differ from each other in the last bits; a level never differs from itself.)
-//   3. Where a struct says `dtype`, kF32 means float and kBf16 means uint16_t with bfloat16 bits. A float that is stored
+//   3. Where a struct says `dtype`, kF32 means float and kBf16 means uint16_t with bfloat16 bits. A float that is
+//   stored
 //      as bf16 is rounded to nearest, ties to even; where bf16 takes part a subnormal may become zero.
 //   4. NaN and Inf spread as in plain arithmetic into the elements that depend on them, and into no other.
 //   5. Outputs overlap no input, unless the struct says otherwise. Pointers are aligned to their elements, no more;
@@ -25,8 +26,8 @@ namespace idefics::kernels {
 enum class DType : uint8_t { kF32, kBf16 };
 
 // Packed matrices: columns in panels of kPanel. A matrix B [K, N] (weights: N = outputs, K = inputs; B[k][n] = W[n][k])
-// lies as  f32: [P][K][kPanel]   bf16: [P][Kp/2][kPanel][2], P = N/kPanel rounded up, Kp = K rounded up to even, the pair
-// holding k and k + 1 of one column. Columns beyond N and the odd k beyond K are zero. (kernels/packing.h packs.)
+// lies as  f32: [P][K][kPanel]   bf16: [P][Kp/2][kPanel][2], P = N/kPanel rounded up, Kp = K rounded up to even, the
+// pair holding k and k + 1 of one column. Columns beyond N and the odd k beyond K are zero. (kernels/packing.h packs.)
 inline constexpr int32_t kPanel = 64;
 
 enum class Epilogue : uint8_t {
@@ -37,15 +38,15 @@ enum class Epilogue : uint8_t {
 
 // y[m, n] = epilogue(sum over k of a[m, k] * B[k, n], in increasing k (f32) or in pairs of k (bf16), from zero)
 struct GemmArgs {
-  const void* a;        // [M, K] of the table slot's dtype, row stride a_stride elements; bf16: element K of a row is
-                        // readable and zero when K is odd
-  const void* b;        // packed, as above, of the same dtype
-  const float* bias;    // [N] or null
-  void* y;              // [M, N] of y_dtype, row stride y_stride elements
+  const void* a;      // [M, K] of the table slot's dtype, row stride a_stride elements; bf16: element K of a row is
+                      // readable and zero when K is odd
+  const void* b;      // packed, as above, of the same dtype
+  const float* bias;  // [N] or null
+  void* y;            // [M, N] of y_dtype, row stride y_stride elements
   int64_t a_stride, y_stride;
-  int32_t m0, m1;       // rows [m0, m1)
+  int32_t m0, m1;          // rows [m0, m1)
   int32_t panel0, panel1;  // panels [panel0, panel1)
-  int32_t n, k;         // N and K of the whole matrices
+  int32_t n, k;            // N and K of the whole matrices
   DType y_dtype;
   Epilogue epilogue;
 };
@@ -76,8 +77,8 @@ struct RmsNormArgs {
 
 // In place, rotate-half: for j < D/2:  x[j] = x[j] c_j - x[j+D/2] s_j,  x[j+D/2] = x[j+D/2] c_j + x[j] s_j
 struct RopeArgs {
-  float* x;            // [T, H, D]: row stride x_stride, heads contiguous
-  const float* cos;    // [positions, D/2]
+  float* x;          // [T, H, D]: row stride x_stride, heads contiguous
+  const float* cos;  // [positions, D/2]
   const float* sin;
   const int32_t* pos;  // [T] row of cos and sin
   int64_t x_stride;
@@ -107,7 +108,7 @@ struct ToBf16Args {
 // Dp = D rounded up to a multiple of 16. Elements beyond D are zero: kv_store writes them, so a fresh block needs no
 // preparation, and what an earlier owner left in it can reach nobody (see AttentionArgs).
 inline constexpr int32_t kBlock = 64;
-inline constexpr int32_t kMaxHead = 256;  // the largest D
+inline constexpr int32_t kMaxHead = 256;                                               // the largest D
 static inline constexpr int32_t padded_head(int32_t d) { return (d + 15) / 16 * 16; }  // static: see the top
 
 // Writes the K and V rows of one token and kv head into place `slot` (0 .. kBlock-1) of a block pair of `dtype`, and
@@ -122,19 +123,19 @@ struct KvStoreArgs {
 };
 
 // y[r, :] = sum over keys j < limit[r] of softmax_j(scale * q[r, :] . k[j, :]) * v[j, :]
-// Softmax online over blocks of kBlock keys in increasing order, in f32: for each block the maximum, then the sums; a block
-// in which a row sees no key leaves that row as it is. bf16: q and the probabilities are rounded to bf16, sums are f32.
-// Keys at and beyond limit[r] do not influence row r, whatever bytes lie in their slots (NaN too).
-// Rows r in [r0, r1) are pairs (token r / group, head r % group of the group of query heads that share this kv head):
+// Softmax online over blocks of kBlock keys in increasing order, in f32: for each block the maximum, then the sums; a
+// block in which a row sees no key leaves that row as it is. bf16: q and the probabilities are rounded to bf16, sums
+// are f32. Keys at and beyond limit[r] do not influence row r, whatever bytes lie in their slots (NaN too). Rows r in
+// [r0, r1) are pairs (token r / group, head r % group of the group of query heads that share this kv head):
 //   q row r at q + (r / group) * q_stride + (r % group) * d,   y row likewise with y_stride.
 struct AttentionArgs {
   const float* q;               // [.., D]
   void* y;                      // of y_dtype
   const void* const* k_blocks;  // [ceil(max limit / kBlock)] for this layer and kv head
   const void* const* v_blocks;
-  const int32_t* limit;         // [tokens] number of keys that token r / group sees, at least 1
-  int64_t q_stride, y_stride;   // elements from token to token
-  int32_t r0, r1, group, d;     // d: 1 .. kMaxHead
+  const int32_t* limit;        // [tokens] number of keys that token r / group sees, at least 1
+  int64_t q_stride, y_stride;  // elements from token to token
+  int32_t r0, r1, group, d;    // d: 1 .. kMaxHead
   float scale;
   DType y_dtype;
 };

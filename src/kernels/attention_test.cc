@@ -1,0 +1,294 @@
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/kernel_test.h"
+
+namespace idefics::kernels {
+namespace {
+
+constexpr DType kTypes[] = {DType::kF32, DType::kBf16};
+constexpr uint32_t kGarbage = 0xffffffffu;  // NaN in either type: what a block may hold where nothing was stored
+
+// Keys and values in blocks, as the engine keeps them, and queries of one kv head.
+struct Problem {
+  DType dtype;
+  int32_t tokens, keys, group, d;
+  Rows<float> q;
+  std::vector<float> k, v;  // [keys, D]
+  std::vector<int32_t> limit;
+  std::vector<std::vector<uint32_t>> blocks;
+  std::vector<const void*> k_blocks, v_blocks;
+  float scale;
+
+  Problem(DType dtype_, int32_t tokens_, int32_t keys_, int32_t group_, int32_t d_, uint32_t seed)
+      : dtype(dtype_), tokens(tokens_), keys(keys_), group(group_), d(d_), q(tokens_, group_ * d_, 3, NAN) {
+    Random random(seed);
+    scale = 1 / std::sqrt(static_cast<float>(d));
+    k = random.normals(size(int64_t{keys} * d), 2);
+    v = random.normals(size(int64_t{keys} * d));
+    for (int32_t t = 0; t < tokens; ++t) {
+      for (int32_t i = 0; i < group * d; ++i) q.row(t)[i] = random.normal();
+      limit.push_back(random.integer(1, keys));
+    }
+    store_keys(keys);
+  }
+
+  // Fresh blocks in which only the first `count` keys are stored.
+  void store_keys(int32_t count) {
+    blocks.clear(), k_blocks.clear(), v_blocks.clear();
+    const size_t words = size(int64_t{kBlock} * padded_head(d));
+    for (int32_t first = 0; first < keys; first += kBlock) {
+      for (auto* list : {&k_blocks, &v_blocks}) {
+        blocks.emplace_back(words, kGarbage);
+        list->push_back(blocks.back().data());
+      }
+    }
+    for (int32_t j = 0; j < count; ++j) store_key(j);
+  }
+  void store_key(int32_t j) {
+    const size_t block = size(j / kBlock) * 2;
+    table().kv_store({k.data() + int64_t{j} * d, v.data() + int64_t{j} * d, blocks[block].data(),
+                      blocks[block + 1].data(), j % kBlock, d, dtype});
+  }
+
+  Output output(DType y_dtype = DType::kF32) const { return Output(y_dtype, tokens, group * d, 2); }
+  int32_t rows() const { return tokens * group; }
+  void run(Output& y, int32_t r0, int32_t r1, const Table& with = table()) const {
+    (dtype == DType::kF32 ? with.attention_f32 : with.attention_bf16)({q.data.data(), y.data(), k_blocks.data(),
+                                                                       v_blocks.data(), limit.data(), q.stride,
+                                                                       y.stride(), r0, r1, group, d, scale, y.dtype});
+  }
+  Output run() const {
+    Output y = output();
+    run(y, 0, rows());
+    return y;
+  }
+
+  float value(float x) const { return dtype == DType::kF32 ? x : bf16_to_f32(f32_to_bf16(x)); }
+  // softmax(scale q k) v of one row, in double and in one go.
+  std::vector<double> wanted(int32_t token, int32_t head) const {
+    std::vector<double> p, out(size(d), 0.0);
+    for (int32_t j = 0; j < limit[size(token)]; ++j) {
+      double dot = 0;
+      for (int32_t i = 0; i < d; ++i)
+        dot += double{value(q.row(token)[head * d + i])} * double{value(k[size(int64_t{j} * d + i)])};
+      p.push_back(dot * double{scale});
+    }
+    const double max = *std::max_element(p.begin(), p.end());
+    double sum = 0;
+    for (double& x : p) sum += x = std::exp(x - max);
+    for (size_t j = 0; j < p.size(); ++j) {
+      for (int32_t i = 0; i < d; ++i) out[size(i)] += p[j] / sum * double{value(v[j * size(d) + size(i)])};
+    }
+    return out;
+  }
+  // Largest difference from `wanted`.
+  double error(const Output& y) const {
+    double worst = 0;
+    for (int32_t t = 0; t < tokens; ++t) {
+      for (int32_t head = 0; head < group; ++head) {
+        const std::vector<double> row = wanted(t, head);
+        for (int32_t i = 0; i < d; ++i) {
+          const double difference = std::fabs(y.at(t, head * d + i) - row[size(i)]);
+          worst = difference <= worst ? worst : std::isnan(difference) ? INFINITY : difference;
+        }
+      }
+    }
+    return worst;
+  }
+};
+
+// f32: scores of size 10 have errors of some 1e-6, and so have their exponentials; bf16 rounds each probability by up
+// to 2^-9 of itself.
+double tolerance(DType dtype) { return dtype == DType::kF32 ? 5e-6 : 6e-3; }
+
+TEST(Attention, agrees_with_softmax_in_double_at_awkward_sizes) {
+  uint32_t seed = 1;
+  for (const DType dtype : kTypes) {
+    for (const int32_t d : {1, 2, 12, 16, 18, 20, 33, 64, 72, 80, 128, 256}) {
+      for (const int32_t keys : {1, 2, 63, 64, 65, 200}) {
+        const Problem problem(dtype, 7, keys, static_cast<int32_t>(seed % 5) + 1, d, seed);
+        const Output y = problem.run();
+        ASSERT_LE(problem.error(y), tolerance(dtype)) << name_of(dtype) << " D " << d << " keys " << keys;
+        ASSERT_TRUE(y.gaps_hold());
+        ++seed;
+      }
+    }
+  }
+}
+
+TEST(Attention, a_causal_prompt_and_a_whole_picture_agree_with_softmax_in_double) {
+  for (const DType dtype : kTypes) {
+    Problem prompt(dtype, 150, 150, 2, 20, 1), picture(dtype, 100, 577, 1, 72, 2);
+    for (int32_t t = 0; t < 150; ++t) prompt.limit[size(t)] = t + 1;
+    for (int32_t& limit : picture.limit) limit = 577;
+    EXPECT_LE(prompt.error(prompt.run()), tolerance(dtype));
+    EXPECT_LE(picture.error(picture.run()), tolerance(dtype));
+  }
+}
+
+TEST(Attention, bf16_stays_close_to_the_reference_level) {
+  const Problem problem(DType::kBf16, 20, 300, 3, 64, 3);
+  const Output y = problem.run();
+  Output ref = problem.output();
+  problem.run(ref, 0, problem.rows(), *find_table("ref"));
+  for (int32_t t = 0; t < 20; ++t) {
+    for (int32_t i = 0; i < 3 * 64; ++i)
+      ASSERT_NEAR(y.at(t, i), ref.at(t, i), 5e-4);  // a probability rounded the other way
+  }
+}
+
+TEST(Attention, writes_bf16_as_the_rounded_f32) {
+  for (const DType dtype : kTypes) {
+    const Problem problem(dtype, 9, 100, 3, 18, 4);
+    const Output f32 = problem.run();
+    Output bf16 = problem.output(DType::kBf16);
+    problem.run(bf16, 0, problem.rows());
+    for (int32_t t = 0; t < 9; ++t) {
+      for (int32_t i = 0; i < 3 * 18; ++i) ASSERT_EQ(bf16.bf16.row(t)[i], f32_to_bf16(f32.at(t, i)));
+    }
+    EXPECT_TRUE(bf16.gaps_hold());
+  }
+}
+
+TEST(Attention, any_split_of_rows_gives_the_same_bytes) {
+  Random random(5);
+  for (const DType dtype : kTypes) {
+    for (int round = 0; round < 60; ++round) {
+      const int32_t keys = random.integer(1, 400), group = random.integer(1, 5), d = random.integer(1, 8) * 10;
+      Problem problem(dtype, random.integer(1, 60), keys, group, d, static_cast<uint32_t>(round));
+      if (round % 2 == 0) {  // a chunk of a prompt
+        for (int32_t t = 0; t < problem.tokens; ++t) problem.limit[size(t)] = std::min(keys, keys / 2 + t + 1);
+      }
+      const Output whole = problem.run();
+      Output parts = problem.output();
+      for (int32_t r0 = 0; r0 < problem.rows();) {
+        const int32_t r1 = std::min(problem.rows(), r0 + random.integer(1, round % 3 == 0 ? 3 : 40));
+        problem.run(parts, r0, r1);
+        r0 = r1;
+      }
+      ASSERT_TRUE(whole.same_bytes(parts)) << name_of(dtype) << " round " << round;
+    }
+  }
+}
+
+TEST(Attention, a_row_does_not_depend_on_the_other_rows) {
+  Random random(6);
+  for (const DType dtype : kTypes) {
+    for (int round = 0; round < 30; ++round) {
+      Problem problem(dtype, random.integer(2, 30), 300, random.integer(1, 5), 2 * random.integer(1, 40),
+                      static_cast<uint32_t>(round));
+      const Output before = problem.run();
+      const int32_t kept = random.integer(0, problem.tokens - 1);
+      for (int32_t t = 0; t < problem.tokens; ++t) {
+        if (t == kept) continue;
+        problem.limit[size(t)] = random.integer(1, 300);
+        for (int32_t i = 0; i < problem.q.width; ++i) problem.q.row(t)[i] = 5 * random.normal();
+      }
+      const Output after = problem.run();
+      ASSERT_EQ(std::memcmp(before.f32.row(kept), after.f32.row(kept), size(problem.q.width) * 4), 0) << round;
+    }
+  }
+}
+
+TEST(Attention, hidden_keys_have_no_influence_whatever_lies_in_their_slots) {
+  Random random(7);
+  for (const DType dtype : kTypes) {
+    for (int round = 0; round < 40; ++round) {
+      Problem problem(dtype, random.integer(1, 9), random.integer(2, 200), random.integer(1, 4), random.integer(1, 80),
+                      static_cast<uint32_t>(round));
+      const int32_t most = random.integer(1, problem.keys - 1);
+      for (int32_t& limit : problem.limit) limit = random.integer(std::max(1, most - 3), most);
+      const Output full = problem.run();
+      problem.store_keys(most);  // the rest is NaN
+      const Output fresh = problem.run();
+      for (int32_t j = most; j < problem.keys; ++j) {
+        for (int32_t i = 0; i < problem.d; ++i)
+          problem.k[size(int64_t{j} * problem.d + i)] = problem.v[size(int64_t{j} * problem.d + i)] = INFINITY;
+        problem.store_key(j);
+      }
+      const Output poisoned = problem.run();
+      ASSERT_TRUE(full.same_bytes(fresh) && full.same_bytes(poisoned)) << name_of(dtype) << " round " << round;
+    }
+  }
+}
+
+TEST(Attention, a_nan_reaches_the_rows_that_see_it_and_no_others) {
+  for (const DType dtype : kTypes) {
+    for (const bool in_value : {false, true}) {
+      Problem problem(dtype, 12, 100, 2, 20, 8);
+      for (int32_t t = 0; t < 12; ++t) problem.limit[size(t)] = 64 + t;
+      (in_value ? problem.v : problem.k)[70 * 20 + 3] = NAN;
+      problem.store_keys(100);
+      const Output y = problem.run();
+      for (int32_t t = 0; t < 12; ++t) {
+        for (int32_t i = 0; i < 2 * 20; ++i) {
+          const bool sees = problem.limit[size(t)] > 70 && (!in_value || i % 20 == 3);
+          ASSERT_EQ(std::isnan(y.at(t, i)), sees) << t << " " << i;
+        }
+      }
+    }
+    Problem problem(dtype, 3, 100, 2, 20, 8);
+    problem.q.row(1)[20] = NAN;
+    const Output y = problem.run();
+    for (int32_t t = 0; t < 3; ++t) {
+      for (int32_t i = 0; i < 2 * 20; ++i) ASSERT_EQ(std::isnan(y.at(t, i)), t == 1 && i >= 20);
+    }
+  }
+}
+
+TEST(Attention, extreme_scores_pick_one_key_and_equal_scores_take_the_mean) {
+  for (const DType dtype : kTypes) {
+    Problem problem(dtype, 4, 150, 1, 16, 9);
+    for (int32_t& limit : problem.limit) limit = 150;
+    for (float& x : problem.k) x = 0;
+    for (float& x : problem.v) x = 1;
+    for (int32_t i = 0; i < 16; ++i) {
+      problem.q.row(0)[i] = problem.q.row(1)[i] = 100;
+      problem.q.row(2)[i] = -100;
+      problem.k[size(100 * 16 + i)] = 100;
+      problem.v[size(100 * 16 + i)] = 3;
+    }
+    problem.store_keys(150);
+    const Output y = problem.run();
+    for (int32_t i = 0; i < 16; ++i) {
+      EXPECT_EQ(y.at(0, i), 3.0f);  // 2^-57000 of everything else is nothing
+      EXPECT_EQ(y.at(2, i), 1.0f);
+    }
+    for (float& x : problem.k) x = 0;
+    problem.store_keys(150);
+    EXPECT_LE(problem.error(problem.run()), 1e-6);
+  }
+}
+
+TEST(KvStore, writes_its_slot_and_zeros_beyond_the_head_and_nothing_else) {
+  for (const DType dtype : kTypes) {
+    for (const int32_t d : {1, 2, 12, 16, 18, 64, 72}) {
+      Random random(10);
+      const std::vector<float> k = random.normals(size(d)), v = random.normals(size(d));
+      const int32_t dp = padded_head(d);
+      for (const int32_t slot : {0, 1, 17, 62, 63}) {
+        const bool f32 = dtype == DType::kF32;
+        std::vector<uint32_t> k_block(size(kBlock * (f32 ? d : dp / 2)), kGarbage);
+        std::vector<uint32_t> v_block(size(kBlock * (f32 ? dp : dp / 2)), kGarbage);
+        std::vector<uint32_t> k_wanted = k_block, v_wanted = v_block;
+        for (int32_t i = 0; i < dp; ++i) {
+          const float key = i < d ? k[size(i)] : 0, value = i < d ? v[size(i)] : 0;
+          if (f32) {
+            if (i < d) k_wanted[size(i * kBlock + slot)] = std::bit_cast<uint32_t>(key);
+            v_wanted[size(slot * dp + i)] = std::bit_cast<uint32_t>(value);
+          } else {
+            reinterpret_cast<uint16_t*>(k_wanted.data())[(i / 2 * kBlock + slot) * 2 + i % 2] = f32_to_bf16(key);
+            reinterpret_cast<uint16_t*>(v_wanted.data())[(slot / 2 * dp + i) * 2 + slot % 2] = f32_to_bf16(value);
+          }
+        }
+        table().kv_store({k.data(), v.data(), k_block.data(), v_block.data(), slot, d, dtype});
+        ASSERT_EQ(k_block, k_wanted) << name_of(dtype) << " D " << d << " slot " << slot;
+        ASSERT_EQ(v_block, v_wanted) << name_of(dtype) << " D " << d << " slot " << slot;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace idefics::kernels
