@@ -104,9 +104,7 @@ void AddedTokens::add(AddedToken token, const std::string& name, const Vocabular
   const auto in_model = vocabulary.find_spelled(token.content);
   if (in_model && *in_model != token.id) fail(fmt::format("has the id {} in the model's vocabulary", *in_model));
   if (!in_model && vocabulary.has(token.id)) fail("has the id of another token of the model's vocabulary");
-  if (token.single_word && !word_) {
-    word_ = SplitRegex::compile("[\\w\xe2\x80\x8c\xe2\x80\x8d]", name);  // with the two joiners, U+200C and U+200D
-  }
+  if (token.single_word && !word_) word_ = SplitRegex::word_character();
   (token.normalized ? normalized_ : raw_).add(token.content, static_cast<int32_t>(tokens_.size()));
   tokens_.push_back(std::move(token));
 }
@@ -156,10 +154,11 @@ void AddedTokens::search(const Trie& trie, std::string_view whole, Segment part,
       put_text(begin, end, true);
       continue;
     }
-    if (token.lstrip) begin = skip_space_left(text, begin, done);
+    if (token.lstrip) begin = std::max(done, skip_space_left(text, begin, done));
     if (token.rstrip) end = stripped = skip_space_right(text, std::max(end, stripped));
     if (done < begin) put_text(done, begin, false);
-    out.push_back({begin, end, &token});
+    // A token of white space that the one before has swallowed is gone.
+    if (begin < end) out.push_back({begin, end, &token});
     done = end;
   }
   put_text(done, text.size(), part.untrusted);

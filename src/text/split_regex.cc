@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <vector>
 
 #include "base/check.h"
 #include "idefics/error.h"
@@ -49,6 +50,7 @@ class Translator {
     const char c = peek();
     switch (c) {
       case '(': return group();
+      case ')': return close();
       case '[': return set();
       case '\\': return escape(false);
       case '.': return put(1, "[^\\n]");
@@ -66,9 +68,33 @@ class Translator {
     at_ += consumed;
     out_ += text;
   }
-  void literal() { put(1, pattern_.substr(at_, 1)); }
+  void copy() { put(1, pattern_.substr(at_, 1)); }
+
+  void literal() {
+    if (ignores_case()) refuse_folding();
+    copy();
+  }
+
+  // Without regard to case, Oniguruma also takes one character for several: (?i:ss) finds "ß", (?i:fi) the ligature.
+  void refuse_folding() const {
+    if (static_cast<unsigned char>(peek()) >= 0x80) fail("(?i:) with characters outside of ASCII");
+    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+    const char before = at_ > 0 ? lower(pattern_[at_ - 1]) : '\0', now = lower(peek());
+    if ((before == 's' && (now == 's' || now == 't')) || (before == 'f' && (now == 'f' || now == 'i' || now == 'l'))) {
+      fail(fmt::format("(?i:) with \"{}{}\"", before, now));
+    }
+  }
+
+  bool ignores_case() const { return !groups_.empty() && groups_.back(); }
+
+  void close() {
+    if (groups_.empty()) fail("an unpaired )");
+    groups_.pop_back();
+    copy();
+  }
 
   void group() {
+    groups_.push_back(ignores_case() || pattern_.substr(at_, 4) == "(?i:");
     if (pattern_.substr(at_, 2) != "(?") {
       if (pattern_.substr(at_, 2) == "(*") fail("(*");
       return put(1, "(?:");  // nobody refers to captures
@@ -83,8 +109,8 @@ class Translator {
   }
 
   void quantifier() {
-    literal();
-    if (peek() == '?' || peek() == '+') literal();
+    copy();
+    if (peek() == '?' || peek() == '+') copy();
   }
 
   // In Ruby {n}? and {n}+ are quantifiers of quantifiers, and {,m} is one; in PCRE2 they are not.
@@ -100,8 +126,8 @@ class Translator {
   }
 
   void set() {
-    literal();
-    if (peek() == '^') literal();
+    copy();
+    if (peek() == '^') copy();
     if (peek() == ']') fail("an empty [ ]");
     while (peek() != ']') {
       if (done()) fail("an unpaired [");
@@ -113,7 +139,7 @@ class Translator {
         literal();
       }
     }
-    literal();
+    copy();
   }
 
   void escape(bool in_set) {
@@ -124,7 +150,7 @@ class Translator {
     if (c == 's') return put(2, "\\p{wspace}");
     if (c == 'S') return put(2, "\\P{wspace}");
     if (c == 'd') return put(2, "\\p{Nd}");
-    if (c == 'w') return put(2, in_set ? kWord : fmt::format("[{}]", kWord));
+    if (c == 'w') return put(2, in_set ? std::string(kWord) : fmt::format("[{}{}]", kWord, kLatin1Word));
     if (c == 'p' || c == 'P') return property();
     if (is_alpha(c) || is_digit(c) || static_cast<unsigned char>(c) >= 0x80) {
       fail(fmt::format("\\{}", is_alpha(c) || is_digit(c) ? std::string(1, c) : "before a letter"));
@@ -151,10 +177,13 @@ class Translator {
   }
 
   static constexpr std::string_view kWord = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+  // Outside of [ ] Oniguruma's \w also has the superscripts and fractions of Latin-1.
+  static constexpr std::string_view kLatin1Word = "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
 
   std::string_view pattern_;
   const std::string& name_;
   size_t at_ = 0;
+  std::vector<bool> groups_;  // the open ones: whether they ignore case
   std::string out_;
 };
 
@@ -193,7 +222,14 @@ SplitRegex SplitRegex::compile(std::string_view pattern, const std::string& name
     throw Error(ErrorCode::kBadModel,
                 fmt::format("{} has {} bytes, at most {} are supported", name, pattern.size(), kMaxPattern));
   }
-  const std::string translated = Translator(pattern, name).run();
+  return compile_native(Translator(pattern, name).run(), name);
+}
+
+SplitRegex SplitRegex::word_character() {
+  return compile_native("[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]", "\\w");
+}
+
+SplitRegex SplitRegex::compile_native(std::string_view translated, const std::string& name) {
   int error = 0;
   PCRE2_SIZE offset = 0;
   pcre2_code* code = pcre2_compile(units(translated), translated.size(), PCRE2_UTF, &error, &offset, nullptr);

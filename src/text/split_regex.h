@@ -29,11 +29,15 @@ class RegexScratch {
 //   [ ] of the same, with ranges, not nested
 //   | ( ) (?: ) (?i: ) (?= ) (?! ) (?<= ) (?<! ) (?> )
 //   * + ? and their lazy (?) and possessive (+) forms, {n} {n,} {n,m}
-// Threads: reading is free for all, with one RegexScratch each.
+// Characters that Unicode assigned after the version that PCRE2 knows (14 in PCRE2 10.42, the reference has 16) count
+// as unassigned. Threads: reading is free for all, with one RegexScratch each.
 class SplitRegex {
  public:
   // Errors: kBadModel "<name> …" for what is not accepted and for what PCRE2 cannot compile.
   static SplitRegex compile(std::string_view pattern, const std::string& name);
+
+  // One character of a word in the sense of `single_word`: \w of Rust's regular expressions.
+  static SplitRegex word_character();
 
   // The leftmost match that begins at or after `from`; look-behind sees what is before `from`.
   // REQUIRES: text is UTF-8 and `from` is at the start of a character or the end.
@@ -41,6 +45,7 @@ class SplitRegex {
   std::optional<TextRange> find(std::string_view text, size_t from, const RegexScratch& scratch) const;
 
  private:
+  static SplitRegex compile_native(std::string_view pattern, const std::string& name);
   explicit SplitRegex(std::shared_ptr<const void> code) : code_(std::move(code)) {}
 
   std::shared_ptr<const void> code_;

@@ -26,7 +26,7 @@ namespace idefics {
 class Tokenizer {
  public:
   static constexpr uint64_t kMaxFileBytes = uint64_t{64} << 20;
-  static constexpr size_t kMaxTextBytes = size_t{1} << 30;
+  static constexpr size_t kMaxTextBytes = size_t{64} << 20;
 
   // From the text of a tokenizer.json, which `where` names in errors. Errors: kBadModel.
   static Tokenizer parse(std::string_view tokenizer_json, std::string_view where);
