@@ -1,0 +1,11 @@
+#pragma once
+
+#include <cstddef>
+
+namespace idefics {
+
+struct TextRange {
+  size_t begin = 0, end = 0;
+};
+
+}  // namespace idefics
