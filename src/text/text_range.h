@@ -6,7 +6,7 @@
 namespace idefics {
 
 struct TextRange {
-  size_t begin, end;  // bytes, half open
+  size_t begin = 0, end = 0;  // bytes, half open
 };
 
 }  // namespace idefics
