@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "engine/sampler.h"
-#include "golden/golden.h"
+#include "golden.h"
 
 namespace idefics {
 namespace {
@@ -26,7 +26,8 @@ SamplingParams params_of(const JsonObject& o) {
   p.no_repeat_ngram_size = static_cast<int>(o.find_number("no_repeat_ngram_size").value_or(0));
   p.min_tokens = static_cast<int>(o.find_number("min_tokens").value_or(0));
   if (const auto bias = o.find_object("logit_bias")) {
-    for (const auto& [id, value] : bias->raw()) p.logit_bias.emplace_back(std::stoi(std::string(id)), value.to_number<double>());
+    for (const auto& [id, value] : bias->raw())
+      p.logit_bias.emplace_back(std::stoi(std::string(id)), value.to_number<double>());
   }
   return p;
 }
@@ -44,7 +45,8 @@ std::string verdict(const json::object& row) {
     std::vector<float> scores = logits;
     sampler.penalize(prompt, generated, scores);
     const auto greedy = std::max_element(scores.begin(), scores.end()) - scores.begin();
-    if (row.contains("greedy") && greedy != row.at("greedy").to_number<int64_t>()) return "greedy id is " + std::to_string(greedy);
+    if (row.contains("greedy") && greedy != row.at("greedy").to_number<int64_t>())
+      return "greedy id is " + std::to_string(greedy);
     sampler.warp(scores);
     if (refused_wanted) return "accepted, the reference refuses";
     double total = 0;
@@ -57,7 +59,8 @@ std::string verdict(const json::object& row) {
       if (std::isinf(scores[i])) continue;
       if (next == kept.size() || kept[next] != i) return "keeps id " + std::to_string(i);
       const double p = std::exp(static_cast<double>(scores[i]) - most) / total;
-      if (std::abs(p - probs[next]) > 1e-5 * probs[next] + 1e-7) return "probability of " + std::to_string(i) + " is " + std::to_string(p);
+      if (std::abs(p - probs[next]) > 1e-5 * probs[next] + 1e-7)
+        return "probability of " + std::to_string(i) + " is " + std::to_string(p);
       ++next;
     }
     return next == kept.size() ? "" : "drops id " + std::to_string(kept[next]);

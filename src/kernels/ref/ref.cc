@@ -53,18 +53,21 @@ void finish(const GemmArgs& a, int32_t m, int32_t n, double sum) {
 
 template <typename Type>
 void gemm(const GemmArgs& a) noexcept {
+  constexpr int32_t kStrip = 16;  // columns whose sums a compiler can keep in registers
   using Element = typename Type::Element;
   for (int32_t panel = a.panel0; panel < a.panel1; ++panel) {
     const Element* b = static_cast<const Element*>(a.b) + panel * Type::panel_size(a.k);
     const int32_t columns = a.n - panel * kPanel < kPanel ? a.n - panel * kPanel : kPanel;
     for (int32_t m = a.m0; m < a.m1; ++m) {
       const Element* row = static_cast<const Element*>(a.a) + m * a.a_stride;
-      double sum[kPanel] = {};
-      for (int32_t k = 0; k < a.k; ++k) {
-        const double x = Type::load(row[k]);
-        for (int32_t i = 0; i < kPanel; ++i) sum[i] += x * double{Type::load(b[Type::panel_at(k, i)])};
+      for (int32_t i0 = 0; i0 < columns; i0 += kStrip) {
+        double sum[kStrip] = {};
+        for (int32_t k = 0; k < a.k; ++k) {
+          const double x = Type::load(row[k]);
+          for (int32_t i = 0; i < kStrip; ++i) sum[i] += x * double{Type::load(b[Type::panel_at(k, i0 + i)])};
+        }
+        for (int32_t i = i0; i < i0 + kStrip && i < columns; ++i) finish(a, m, panel * kPanel + i, sum[i - i0]);
       }
-      for (int32_t i = 0; i < columns; ++i) finish(a, m, panel * kPanel + i, sum[i]);
     }
   }
 }

@@ -1,0 +1,26 @@
+// What an Engine is made of; for this library's own rooms and tests.
+#pragma once
+
+#include "base/thread_pool.h"
+#include "idefics/engine.h"
+#include "model/network.h"
+
+namespace idefics {
+
+struct Engine::Parts {
+  Parts(const std::filesystem::path& folder, const EngineOptions& options);
+
+  Exec exec() { return {kernels, pool, arena}; }
+
+  EngineOptions options;
+  const kernels::Table& kernels;
+  ThreadPool pool;
+  Processor processor;
+  std::unique_ptr<Network> network;
+  Arena arena;
+  std::unique_ptr<KvCache> cache;
+  std::vector<PageId> pages;             // of the one sequence there is
+  std::vector<float> x, logits, pixels;  // [chunk, E], [V], [3, side, side]
+};
+
+}  // namespace idefics

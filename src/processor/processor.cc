@@ -1,0 +1,289 @@
+#include "idefics/processor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/files.h"
+#include "base/json.h"
+#include "base/utf8.h"
+#include "image/tiles.h"
+#include "processor/expansion.h"
+#include "processor/parts.h"
+
+namespace idefics {
+
+namespace {
+
+constexpr const char* kEndOfUtterance = "<end_of_utterance>";
+
+std::vector<int32_t> find_stop_ids(const Processor::Parts& p, std::string_view template_text) {
+  const auto from_tokenizer = [&] {
+    std::vector<int32_t> ids;
+    if (!p.tokenizer_config.eos_token) return ids;
+    if (const auto id = p.tokenizer.find_token(*p.tokenizer_config.eos_token)) ids.push_back(*id);
+    return ids;
+  };
+  // text_config comes last: released files carry the defaults of its class there, which never end an answer.
+  std::vector<int32_t> ids = p.generation.eos_token_ids;
+  if (ids.empty()) ids = p.config.eos_token_ids;
+  if (ids.empty()) ids = from_tokenizer();
+  if (ids.empty()) ids = p.config.text_config.eos_token_ids;
+  const auto utterance = p.tokenizer.find_token(kEndOfUtterance);
+  if (utterance && template_text.find(kEndOfUtterance) != std::string_view::npos) ids.push_back(*utterance);
+  std::erase_if(ids, [&](int32_t id) { return id < 0 || id >= p.config.text_config.vocab_size; });
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+void check_range(const char* name, std::optional<int> value, int min, int max) {
+  if (value && (*value < min || *value > max)) {
+    throw Error(ErrorCode::kInvalidValue, fmt::format("{} is {}, wanted {} to {}", name, *value, min, max));
+  }
+}
+
+// The checkpoint's image processor with the wishes of a request.
+ImageProcessorConfig configure(const ImageProcessorConfig& base, const ImageOptions& options) {
+  check_range("longest_edge", options.longest_edge, 1, 4096);
+  check_range("max_tiles", options.max_tiles, 1, 10000);
+  ImageProcessorConfig config = base;
+  if (options.split) config.do_image_splitting = *options.split;
+  if (options.longest_edge) {
+    config.longest_edge = *options.longest_edge;
+    config.height = config.width = std::nullopt;
+  }
+  return config;
+}
+
+// The configuration with which a picture of this size has at most max_tiles tiles: its long side is shortened by whole
+// tiles, and at the end it is not split.
+ImageProcessorConfig fit_tiles(ImageProcessorConfig config, int width, int height, std::optional<int> max_tiles) {
+  if (!max_tiles || plan_frames(width, height, config).num_frames <= *max_tiles) return config;
+  if (!config.height) {
+    for (int tiles = (config.longest_edge - 1) / config.max_image_size; tiles >= 2; --tiles) {
+      config.longest_edge = tiles * config.max_image_size;
+      if (plan_frames(width, height, config).num_frames <= *max_tiles) return config;
+    }
+  }
+  config.do_image_splitting = false;
+  return config;
+}
+
+json::array to_json(std::span<const Message> messages) {
+  json::array out;
+  for (const Message& message : messages) {
+    json::array parts;
+    for (const ContentPart& part : message.content) {
+      if (part.type == ContentPart::Type::kImage) {
+        parts.emplace_back(json::object{{"type", "image"}});
+      } else {
+        parts.emplace_back(json::object{{"type", "text"}, {"text", part.text}});
+      }
+    }
+    out.emplace_back(json::object{{"role", message.role}, {"content", std::move(parts)}});
+  }
+  return out;
+}
+
+void check_messages(std::span<const Message> messages) {
+  if (messages.empty())
+    throw Error(ErrorCode::kPromptEmpty, "messages: there are none; give at least one with a text or an image");
+  bool anything = false;
+  for (size_t m = 0; m < messages.size(); ++m) {
+    if (messages[m].content.empty()) {
+      throw Error(ErrorCode::kPromptEmpty,
+                  fmt::format("message {}: has no content; give it a text or an image", m + 1));
+    }
+    if (!is_utf8(messages[m].role))
+      throw Error(ErrorCode::kInvalidValue, fmt::format("message {}: the role is not UTF-8", m + 1));
+    for (const ContentPart& part : messages[m].content) {
+      if (!is_utf8(part.text))
+        throw Error(ErrorCode::kInvalidValue, fmt::format("message {}: the text is not UTF-8", m + 1));
+      anything = anything || part.type == ContentPart::Type::kImage || !part.text.empty();
+    }
+  }
+  if (!anything)
+    throw Error(ErrorCode::kPromptEmpty, "prompt: every text is empty and there is no image; write a question");
+}
+
+// Where the tiles' features go. The token before and behind each tile keeps its run apart from its neighbours'.
+void locate_tiles(Prompt& prompt, int image_token_id, int image_seq_len, const std::string& folder) {
+  int wanted = 0;
+  for (const PromptImage& image : prompt.images) wanted += image.count;
+  std::vector<int> places;
+  for (size_t t = 0; t < prompt.ids.size(); ++t) {
+    if (prompt.ids[t] == image_token_id) places.push_back(static_cast<int>(t));
+  }
+  if (std::ssize(places) != int64_t{wanted} * image_seq_len) {
+    throw Error(
+        ErrorCode::kBadModel,
+        fmt::format(
+            "{}: tokenizer.json: {} tiles of {} tokens became {} image tokens; \"<image>\" must be one special token",
+            folder, wanted, image_seq_len, places.size()));
+  }
+  prompt.num_image_tokens = static_cast<int>(places.size());
+  size_t next = 0;
+  for (int i = 0; i < std::ssize(prompt.images); ++i) {
+    for (int tile = 0; tile < prompt.images[static_cast<size_t>(i)].count;
+         ++tile, next += static_cast<size_t>(image_seq_len)) {
+      prompt.tiles.push_back({i, tile, places[next]});
+    }
+  }
+}
+
+}  // namespace
+
+Processor::Processor(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Processor::Processor(Processor&&) noexcept = default;
+Processor& Processor::operator=(Processor&&) noexcept = default;
+Processor::~Processor() = default;
+
+Processor Processor::load(const std::filesystem::path& folder) {
+  HuggingFaceConfig config = HuggingFaceConfig::load(folder);
+  const std::filesystem::path tokenizer_file = folder / "tokenizer.json";
+  const std::string tokenizer_text = read_file(tokenizer_file, Tokenizer::kMaxFileBytes, ErrorCode::kBadModel);
+  auto parts = std::make_unique<Parts>(Parts{
+      .folder = folder.string(),
+      .config = std::move(config),
+      .processor = load_processor_config(folder),
+      .tokenizer_config = load_tokenizer_config(folder),
+      .generation = load_generation_config(folder),
+      .tokenizer = Tokenizer::parse(tokenizer_text, tokenizer_file.string()),
+      .chat_template = std::nullopt,
+      .stop_ids = {},
+      .limits = {},
+  });
+  const std::string template_text = find_chat_template(folder).value_or("");
+  if (!template_text.empty())
+    parts->chat_template = ChatTemplate::parse(template_text, (folder / "chat template").string());
+  const auto image_token = parts->tokenizer.find_token("<image>");
+  if (image_token != parts->config.image_token_id) {
+    throw Error(
+        ErrorCode::kBadModel,
+        fmt::format("{}: config.json: image_token_id is {}, but tokenizer.json has \"<image>\" as {}", folder.string(),
+                    parts->config.image_token_id, image_token ? std::to_string(*image_token) : "no token at all"));
+  }
+  parts->stop_ids = find_stop_ids(*parts, template_text);
+  return Processor(std::move(parts));
+}
+
+PromptImage Processor::cut(std::string_view file_bytes, const ImageOptions& options) const {
+  const ImageProcessorConfig wished = configure(parts_->processor.image, options);
+  const Image image = decode_image(std::as_bytes(std::span(file_bytes)), parts_->limits);
+  const ImageProcessorConfig config = fit_tiles(wished, image.width, image.height, options.max_tiles);
+  const FramePlan plan = plan_frames(image.width, image.height, config);
+  Frames frames = make_frames(image, config);
+  if (frames.width != frames.height) {
+    throw Error(ErrorCode::kInvalidValue, fmt::format("image: tiles of {} x {} pixels; the model takes square ones",
+                                                      frames.width, frames.height));
+  }
+  return {.width = image.width,
+          .height = image.height,
+          .rows = frames.rows,
+          .cols = frames.cols,
+          .resized_width = plan.step1_width,
+          .resized_height = plan.step1_height,
+          .tiled_width = plan.step2_width,
+          .tiled_height = plan.step2_height,
+          .count = frames.count,
+          .side = frames.width,
+          .tiles = std::move(frames.rgb)};
+}
+
+Processor::ImageCost Processor::image_cost(int width, int height, const ImageOptions& options) const {
+  const ImageProcessorConfig config =
+      fit_tiles(configure(parts_->processor.image, options), width, height, options.max_tiles);
+  const FramePlan plan = plan_frames(width, height, config);
+  const int S = parts_->processor.image_seq_len;
+  const auto tokens = parts_->tokenizer.encode(image_block({plan.rows, plan.cols}, S));
+  return {.rows = plan.rows,
+          .cols = plan.cols,
+          .tiles = plan.num_frames,
+          .tokens = static_cast<int>(tokens.size()),
+          .image_tokens = plan.num_frames * S};
+}
+
+void Processor::pixel_values(std::span<const uint8_t> tile, int side, std::span<float> out) const {
+  idefics::pixel_values(tile, side, side, parts_->processor.image, out);
+}
+
+Prompt Processor::prompt(std::span<const Message> messages, const PromptOptions& options) const {
+  check_messages(messages);
+  if (!parts_->chat_template) {
+    throw Error(ErrorCode::kBadModel,
+                fmt::format("{}: there is no chat template; add chat_template.jinja to the folder", parts_->folder));
+  }
+  ChatOptions chat;
+  chat.add_generation_prompt = options.add_generation_prompt;
+  chat.continue_final_message = options.continue_final_message;
+  if (parts_->tokenizer_config.bos_token) chat.variables["bos_token"] = *parts_->tokenizer_config.bos_token;
+  if (parts_->tokenizer_config.eos_token) chat.variables["eos_token"] = *parts_->tokenizer_config.eos_token;
+  const ChatTemplate::Rendered rendered = render_chat(*parts_->chat_template, to_json(messages), chat);
+
+  std::vector<std::string_view> files;
+  for (const Message& message : messages) {
+    for (const ContentPart& part : message.content) {
+      if (part.type == ContentPart::Type::kImage) files.push_back(part.image);
+    }
+  }
+  return parts_->build(*this, rendered.text, rendered.untrusted, files, options.images, false);
+}
+
+Prompt Processor::raw_prompt(std::string_view text, std::span<const std::string> images,
+                             const PromptOptions& options) const {
+  const std::vector<std::string_view> files(images.begin(), images.end());
+  return parts_->build(*this, text, {}, files, options.images, true);
+}
+
+Prompt Processor::Parts::build(const Processor& self, std::string_view text, std::span<const TextRange> untrusted,
+                               std::span<const std::string_view> files, const ImageOptions& options,
+                               bool add_special_tokens) const {
+  const std::vector<size_t> places = find_placeholders(text, untrusted);
+  if (places.size() != files.size()) {
+    throw Error(ErrorCode::kTooManyImages,
+                fmt::format("prompt: {} images, but the text has {} places for them (\"<image>\"); "
+                            "give one image for each place",
+                            files.size(), places.size()));
+  }
+  Prompt prompt;
+  std::vector<Grid> grids;
+  for (size_t i = 0; i < files.size(); ++i) {
+    try {
+      prompt.images.push_back(self.cut(files[i], options));
+    } catch (const Error& e) {
+      throw e.with_context(fmt::format("image {}", i + 1));
+    }
+    grids.push_back({prompt.images.back().rows, prompt.images.back().cols});
+  }
+  ExpandedText expanded = expand_placeholders(text, untrusted, places, grids, processor.image_seq_len);
+  prompt.ids = untrusted.empty()
+                   ? tokenizer.encode(expanded.text, {.add_special_tokens = add_special_tokens, .untrusted = false})
+                   : tokenizer.encode_mixed(expanded.text, expanded.untrusted);
+  prompt.text = std::move(expanded.text);
+  if (prompt.ids.empty()) throw Error(ErrorCode::kPromptEmpty, "prompt: it has no tokens; write a question");
+  for (const int32_t id : prompt.ids) {
+    if (id >= config.text_config.vocab_size) {
+      throw Error(ErrorCode::kBadModel,
+                  fmt::format("{}: the prompt contains token {} ({}), but the model has only {} embeddings", folder, id,
+                              tokenizer.token_bytes(id), config.text_config.vocab_size));
+    }
+  }
+  locate_tiles(prompt, config.image_token_id, processor.image_seq_len, folder);
+  return prompt;
+}
+
+std::vector<int32_t> Processor::tokenize(std::string_view text, bool add_special_tokens, bool untrusted) const {
+  return parts_->tokenizer.encode(text, {.add_special_tokens = add_special_tokens, .untrusted = untrusted});
+}
+
+std::string Processor::detokenize(std::span<const int32_t> ids, bool skip_special_tokens) const {
+  return parts_->tokenizer.decode(ids, skip_special_tokens);
+}
+
+const ProcessorConfig& Processor::config() const { return parts_->processor; }
+const std::vector<int32_t>& Processor::stop_ids() const { return parts_->stop_ids; }
+int Processor::image_token_id() const { return parts_->config.image_token_id; }
+int Processor::vocab_size() const { return parts_->config.text_config.vocab_size; }
+
+}  // namespace idefics
