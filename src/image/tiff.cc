@@ -103,14 +103,14 @@ size_t color_samples(Color color) {
   return 0;
 }
 
-Color color_of(uint16_t photometric) {
+Color color_of(uint16_t photometric, uint16_t samples) {
   switch (photometric) {
     case PHOTOMETRIC_MINISWHITE:
     case PHOTOMETRIC_MINISBLACK: return Color::kGray;
     case PHOTOMETRIC_RGB: return Color::kRgb;
     case PHOTOMETRIC_PALETTE: return Color::kIndexed;
     case PHOTOMETRIC_SEPARATED: return Color::kCmyk;
-    case PHOTOMETRIC_YCBCR: return Color::kYcbcr;
+    case PHOTOMETRIC_YCBCR: return samples == 1 ? Color::kGray : Color::kYcbcr;
     default: fail_image(kName, "file has an unsupported colour space");
   }
 }
@@ -155,9 +155,9 @@ Layout read_layout(TIFF* tiff, const ImageLimits& limits) {
   const auto compression = field<uint16_t>(tiff, TIFFTAG_COMPRESSION, COMPRESSION_NONE);
   if (!compression_supported(compression)) fail_image(kName, "file has an unsupported compression");
   const auto photometric = field<uint16_t>(tiff, TIFFTAG_PHOTOMETRIC, PHOTOMETRIC_MINISWHITE);
-  l.color = color_of(photometric);
   l.bits = field<uint16_t>(tiff, TIFFTAG_BITSPERSAMPLE, 1);
   l.samples = field<uint16_t>(tiff, TIFFTAG_SAMPLESPERPIXEL, 1);
+  l.color = color_of(photometric, l.samples);
   l.format = field<uint16_t>(tiff, TIFFTAG_SAMPLEFORMAT, SAMPLEFORMAT_UINT);
   l.white_is_zero = photometric == PHOTOMETRIC_MINISWHITE;
   l.planar = field<uint16_t>(tiff, TIFFTAG_PLANARCONFIG, PLANARCONFIG_CONTIG) == PLANARCONFIG_SEPARATE;
