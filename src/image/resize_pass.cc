@@ -92,10 +92,12 @@ struct PairedAxis {
 PairedAxis pair_up(const Axis& axis) {
   PairedAxis paired;
   for (size_t x = 0; x < axis.windows.size(); ++x) {
-    const auto [first, count] = axis.windows[x];
+    const Axis::Window window = axis.windows[x];
     const int32_t* weights = axis.weights.data() + x * static_cast<size_t>(axis.taps);
-    const auto weight = [&](int pixel) { return pixel >= first && pixel < first + count ? weights[pixel - first] : 0; };
-    const int first_pair = first / 2, num_pairs = (first + count + 1) / 2 - first_pair;
+    const auto weight = [&](int pixel) {
+      return pixel >= window.first && pixel < window.first + window.count ? weights[pixel - window.first] : 0;
+    };
+    const int first_pair = window.first / 2, num_pairs = (window.first + window.count + 1) / 2 - first_pair;
     paired.windows.push_back({first_pair, num_pairs});
     for (int p = first_pair; p < first_pair + num_pairs; ++p)
       paired.pairs.push_back(make_pair(weight(2 * p), weight(2 * p + 1)));
