@@ -152,13 +152,15 @@ void weigh_pixels(const PairedAxis& axis, const int16_t* laid_out, size_t row_st
 }  // namespace
 
 void vertical_pass(const Axis& axis, const uint8_t* in, size_t row_bytes, uint8_t* out) {
+#if defined(__SSE2__)
+  std::vector<WeightPair> pairs;
+#endif
   for (size_t y = 0; y < axis.windows.size(); ++y, out += row_bytes) {
     const auto [first, count] = axis.windows[y];
     const int32_t* weights = axis.weights.data() + y * static_cast<size_t>(axis.taps);
     const uint8_t* from = in + static_cast<size_t>(first) * row_bytes;
     size_t done = 0;
 #if defined(__SSE2__)
-    thread_local std::vector<WeightPair> pairs;
     pairs.clear();
     for (int i = 0; i < count; i += 2) pairs.push_back(make_pair(weights[i], i + 1 < count ? weights[i + 1] : 0));
     for (; done + 16 <= row_bytes; done += 16)
