@@ -161,21 +161,33 @@ std::string parse_raw_profile(std::string_view text) {
   return bytes;
 }
 
-// The data of the last eXIf chunk, before or behind the pixels. (libpng hands it over, too, but takes 20 ns a byte.)
-Bytes find_exif(Bytes bytes) {
-  Bytes exif;
+// What a walk over the chunks finds.
+struct Chunks {
+  bool to_pixels = false;  // all chunks before the pixels are complete
+  bool to_end = false;     // all chunks are
+  Bytes exif;              // the last eXIf, before or behind the pixels; libpng would take 20 ns a byte for it
+};
+
+// Also protects libpng, which trusts the length of a text so far as to allocate it.
+Chunks walk_chunks(Bytes bytes) {
+  Chunks chunks;
   for (size_t at = kMagic.size(); at + 12 <= bytes.size();) {
     const size_t size = big_endian32(as_u8(bytes) + at);  // then the type, the data, a checksum
+    const Bytes type = bytes.subspan(at + 4, 4);
+    chunks.to_pixels |= starts_with(type, "IDAT");
     if (size > bytes.size() - at - 12) break;
-    if (starts_with(bytes.subspan(at + 4), "eXIf")) exif = bytes.subspan(at + 8, size);
+    if (starts_with(type, "eXIf")) chunks.exif = bytes.subspan(at + 8, size);
+    if (starts_with(type, "IEND")) {
+      chunks.to_end = true;
+      break;
+    }
     at += 12 + size;
   }
-  return exif;
+  return chunks;
 }
 
-int orientation_of(Bytes bytes, const PngReader& png) {
+int orientation_of(Bytes exif, const PngReader& png) {
   const Bytes xmp = std::as_bytes(std::span(png.find_text("XML:com.adobe.xmp")));
-  const Bytes exif = find_exif(bytes);
   if (!exif.empty()) return find_orientation(exif, xmp);
   const std::string profile = parse_raw_profile(png.find_text("Raw profile type exif"));
   return find_orientation(std::as_bytes(std::span(profile)), xmp);
@@ -193,6 +205,9 @@ ImageInfo probe(Bytes bytes, const ImageLimits& limits) {
 
 Stored decode(Bytes bytes, const ImageLimits& limits) {
   probe(bytes, limits);
+  const Chunks chunks = walk_chunks(bytes);
+  if (!chunks.to_pixels && chunks.to_end) fail_image(kName, "file holds no pixels");
+  if (!chunks.to_pixels) fail_truncated(kName);
   PngReader png(bytes);
   const auto fail = [&] {
     if (png.cut_off()) fail_truncated(kName);
@@ -214,8 +229,8 @@ Stored decode(Bytes bytes, const ImageLimits& limits) {
       if (!direct && pass + 1 == png.passes()) row_to_rgb(png, palette, row, rgb);
     }
   }
-  png.read_end();
-  return {std::move(image), orientation_of(bytes, png)};
+  if (chunks.to_end) png.read_end();
+  return {std::move(image), orientation_of(chunks.exif, png)};
 }
 
 }  // namespace
