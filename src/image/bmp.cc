@@ -100,6 +100,8 @@ Palette read_palette(const Reader& file, const Header& h) {
     const uint8_t* bgr = file.take(h.palette + i * h.color_bytes, 3);
     palette.set(static_cast<int>(i), bgr[2], bgr[1], bgr[0]);
   }
+  // The reference takes the picture for a gray one otherwise.
+  if (!palette.is_gray_ramp()) palette.set_size(static_cast<int>(h.colors));
   return palette;
 }
 

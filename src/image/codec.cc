@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "image/formats.h"
 
@@ -85,6 +86,12 @@ Palette::Palette() {
 void Palette::set(int index, uint8_t r, uint8_t g, uint8_t b) {
   rgb_[index][0] = r, rgb_[index][1] = g, rgb_[index][2] = b;
 }
+
+void Palette::set_size(int count) {
+  for (int i = count; i < 256; ++i) set(i, 0, 0, 0);
+}
+
+bool Palette::is_gray_ramp() const { return std::memcmp(rgb_, Palette().rgb_, sizeof(rgb_)) == 0; }
 
 void Palette::expand(const uint8_t* indices, size_t count, uint8_t* rgb) const {
   for (size_t i = 0; i < count; ++i) std::copy_n(rgb_[indices[i]], 3, rgb + 3 * i);

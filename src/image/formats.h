@@ -54,10 +54,14 @@ inline const uint8_t* as_u8(Bytes bytes) { return reinterpret_cast<const uint8_t
 // Pillow's CMYK -> RGB for one pixel; 255 is full ink.
 void cmyk_to_rgb(const uint8_t* cmyk, uint8_t* rgb);
 
-// The colours of an indexed picture. Entries that a file leaves out are a gray ramp, as in Pillow.
-struct Palette {
+// The colours of an indexed picture: a gray ramp until they are set.
+class Palette {
+ public:
   Palette();
   void set(int index, uint8_t r, uint8_t g, uint8_t b);
+  // Entries from `count` on become black, as the reference has those that a file leaves out.
+  void set_size(int count);
+  bool is_gray_ramp() const;
   // Looks up `count` indices; `rgb` has room for 3 * count values.
   void expand(const uint8_t* indices, size_t count, uint8_t* rgb) const;
 

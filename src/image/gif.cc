@@ -74,9 +74,10 @@ Palette palette_of(const GifFileType* gif) {
   Palette palette;
   const ColorMapObject* colors = gif->Image.ColorMap ? gif->Image.ColorMap : gif->SColorMap;
   if (colors == nullptr) return palette;
-  for (int i = 0; i < std::min(colors->ColorCount, 256); ++i) {
+  const int count = std::min(colors->ColorCount, 256);
+  for (int i = 0; i < count; ++i)
     palette.set(i, colors->Colors[i].Red, colors->Colors[i].Green, colors->Colors[i].Blue);
-  }
+  if (!palette.is_gray_ramp()) palette.set_size(count);  // the reference takes the picture for a gray one otherwise
   return palette;
 }
 

@@ -2,6 +2,7 @@
 // clang-format off
 #include <cstdio>  // jpeglib.h needs FILE and size_t
 #include <jpeglib.h>
+#include <jerror.h>
 // clang-format on
 
 #include <csetjmp>
@@ -73,6 +74,8 @@ class JpegReader {
   const jpeg_decompress_struct& header() const { return jpeg_; }
   [[noreturn]] void fail() const {
     if (too_many_scans_) fail_too_large(kName, "file has more scans than allowed; save it as a baseline JPEG");
+    if (errors_.msg_code == JERR_IMAGE_TOO_BIG)
+      fail_too_large(kName, "picture is more than 65500 pixels wide or high; send a smaller one");
     if (cut_off_) fail_truncated(kName);
     fail_image(kName, "file is damaged or of an unsupported kind");
   }

@@ -3,6 +3,7 @@
 
 #include <csetjmp>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "image/formats.h"
@@ -12,6 +13,8 @@ namespace {
 
 constexpr std::string_view kName = "PNG";
 constexpr std::string_view kMagic("\x89PNG\r\n\x1a\n", 8);
+constexpr png_alloc_size_t kMaxText = 1 << 18;  // bytes of a text, unpacked
+constexpr png_uint_32 kMaxTexts = 32;
 
 uint32_t big_endian32(const uint8_t* p) {
   return uint32_t{p[0]} << 24 | uint32_t{p[1]} << 16 | uint32_t{p[2]} << 8 | uint32_t{p[3]};
@@ -39,8 +42,13 @@ class PngReader {
     png_set_read_fn(png_, this, on_read);
     const auto side = static_cast<png_uint_32>(max_side);
     png_set_user_limits(png_, side, side);
-    // Ancillary chunks are skipped unread (profiles and texts may unpack to gigabytes), but their checksums count.
+    // Of the ancillary chunks only those are read that may hold the orientation; profiles may unpack to gigabytes.
+    // Longer or more texts than these limits are dropped. Checksums count everywhere.
     png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
+    static constexpr png_byte kTexts[] = "tEXt\0zTXt\0iTXt";
+    png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_AS_DEFAULT, kTexts, 3);
+    png_set_chunk_malloc_max(png_, kMaxText);
+    png_set_chunk_cache_max(png_, kMaxTexts);
     png_set_crc_action(png_, PNG_CRC_DEFAULT, PNG_CRC_ERROR_QUIT);
     png_set_option(png_, PNG_MAXIMUM_INFLATE_WINDOW, PNG_OPTION_ON);  // some writers declare too small a window
     png_read_info(png_, info_);
@@ -63,6 +71,21 @@ class PngReader {
     png_read_row(png_, row, nullptr);
     return true;
   }
+  // Reads the chunks behind the pixels, which need not be complete.
+  void read_end() {
+    if (setjmp(png_jmpbuf(png_))) return;
+    png_read_end(png_, info_);
+  }
+  // The last text of that name; empty when there is none.
+  std::string_view find_text(std::string_view name) const {
+    png_textp texts = nullptr;
+    int count = 0;
+    png_get_text(png_, info_, &texts, &count);
+    for (int i = count - 1; i >= 0; --i) {
+      if (texts[i].key != nullptr && texts[i].text != nullptr && name == texts[i].key) return texts[i].text;
+    }
+    return {};
+  }
   bool cut_off() const { return cut_off_; }
   int passes() const { return passes_; }
   int width() const { return static_cast<int>(png_get_image_width(png_, info_)); }
@@ -75,6 +98,7 @@ class PngReader {
     png_get_PLTE(png_, info_, &colors, &count);
     Palette palette;
     for (int i = 0; i < count; ++i) palette.set(i, colors[i].red, colors[i].green, colors[i].blue);
+    palette.set_size(count);
     return palette;
   }
 
@@ -116,21 +140,57 @@ void row_to_rgb(const PngReader& png, const Palette& palette, const uint8_t* row
   }
 }
 
-// Orientation from the chunk eXIf, or from an XMP text; both may stand before or after the pixels.
-int orientation_of(Bytes bytes) {
-  Bytes exif, xmp;
+// EXIF data as ImageMagick writes them: an empty line, "exif", the size, and then hexadecimal digits in lines.
+std::string parse_raw_profile(std::string_view text) {
+  for (int line = 0; line < 3; ++line) {
+    const size_t end = text.find('\n');
+    if (end == text.npos) return {};
+    text.remove_prefix(end + 1);
+  }
+  std::string bytes;
+  int digits = 0, value = 0;
+  for (const char c : text) {
+    const int digit = c >= '0' && c <= '9'   ? c - '0'
+                      : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                      : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                             : -1;
+    if (digit < 0) continue;
+    value = value * 16 + digit;
+    if (++digits % 2 == 0) bytes.push_back(static_cast<char>(std::exchange(value, 0)));
+  }
+  return bytes;
+}
+
+// What a walk over the chunks finds.
+struct Chunks {
+  bool to_pixels = false;  // all chunks before the pixels are complete
+  bool to_end = false;     // all chunks are
+  Bytes exif;              // the last eXIf, before or behind the pixels; libpng would take 20 ns a byte for it
+};
+
+// Also protects libpng, which trusts the length of a text so far as to allocate it.
+Chunks walk_chunks(Bytes bytes) {
+  Chunks chunks;
   for (size_t at = kMagic.size(); at + 12 <= bytes.size();) {
-    const uint8_t* chunk = as_u8(bytes) + at;
-    const size_t size = big_endian32(chunk);
+    const size_t size = big_endian32(as_u8(bytes) + at);  // then the type, the data, a checksum
+    const Bytes type = bytes.subspan(at + 4, 4);
+    chunks.to_pixels |= starts_with(type, "IDAT");
     if (size > bytes.size() - at - 12) break;
-    const Bytes type = bytes.subspan(at + 4, 4), data = bytes.subspan(at + 8, size);
-    // keyword, 0, "not compressed", method, language (empty), 0, translated keyword (empty), 0
-    constexpr std::string_view kXmp("XML:com.adobe.xmp\0\0\0\0\0", 22);
-    if (starts_with(type, "eXIf")) exif = data;
-    if (starts_with(type, "iTXt") && starts_with(data, kXmp)) xmp = data.subspan(kXmp.size());
+    if (starts_with(type, "eXIf")) chunks.exif = bytes.subspan(at + 8, size);
+    if (starts_with(type, "IEND")) {
+      chunks.to_end = true;
+      break;
+    }
     at += 12 + size;
   }
-  return find_orientation(exif, xmp);
+  return chunks;
+}
+
+int orientation_of(Bytes exif, const PngReader& png) {
+  const Bytes xmp = std::as_bytes(std::span(png.find_text("XML:com.adobe.xmp")));
+  if (!exif.empty()) return find_orientation(exif, xmp);
+  const std::string profile = parse_raw_profile(png.find_text("Raw profile type exif"));
+  return find_orientation(std::as_bytes(std::span(profile)), xmp);
 }
 
 bool matches(Bytes bytes) { return starts_with(bytes, kMagic); }
@@ -145,6 +205,9 @@ ImageInfo probe(Bytes bytes, const ImageLimits& limits) {
 
 Stored decode(Bytes bytes, const ImageLimits& limits) {
   probe(bytes, limits);
+  const Chunks chunks = walk_chunks(bytes);
+  if (!chunks.to_pixels && chunks.to_end) fail_image(kName, "file holds no pixels");
+  if (!chunks.to_pixels) fail_truncated(kName);
   PngReader png(bytes);
   const auto fail = [&] {
     if (png.cut_off()) fail_truncated(kName);
@@ -166,7 +229,8 @@ Stored decode(Bytes bytes, const ImageLimits& limits) {
       if (!direct && pass + 1 == png.passes()) row_to_rgb(png, palette, row, rgb);
     }
   }
-  return {std::move(image), orientation_of(bytes)};
+  if (chunks.to_end) png.read_end();
+  return {std::move(image), orientation_of(chunks.exif, png)};
 }
 
 }  // namespace

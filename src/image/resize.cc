@@ -6,15 +6,10 @@
 #include <numbers>
 
 #include "base/check.h"
-
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
+#include "image/resize_pass.h"
 
 namespace idefics {
 namespace {
-
-constexpr int kBits = 22;  // fraction bits of a weight: 32 less 8 of the pixel and 2 for overshoot
 
 // ---- filters: F(t), zero outside [-support, support] ----
 
@@ -30,7 +25,8 @@ double hamming(double t) {
   if (t == 0.0) return 1.0;
   if (t >= 1.0) return 0.0;
   t *= std::numbers::pi;
-  return std::sin(t) / t * (0.54 + 0.46 * std::cos(t));
+  // The reference has these two constants in single precision.
+  return std::sin(t) / t * (static_cast<double>(0.54f) + static_cast<double>(0.46f) * std::cos(t));
 }
 
 double bicubic(double t) {
@@ -64,18 +60,8 @@ Filter filter_of(Resample filter) {
   }
 }
 
-// The weights of one axis: output x is the sum over i < count of weights[x * taps + i] * input[first + i].
-struct Axis {
-  struct Window {
-    int first, count;
-  };
-  std::vector<Window> windows;   // one per output
-  std::vector<int32_t> weights;  // [outputs, taps]
-  int taps = 0;
-};
-
 int32_t to_fixed(double weight) {
-  const double scaled = weight * (1 << kBits);
+  const double scaled = weight * (1 << kWeightBits);
   return static_cast<int32_t>(weight < 0 ? scaled - 0.5 : scaled + 0.5);
 }
 
@@ -109,51 +95,17 @@ Axis make_axis(int in, int out, Filter filter) {
   return axis;
 }
 
-uint8_t clamp_shift(int32_t sum) { return static_cast<uint8_t>(std::clamp(sum >> kBits, 0, 255)); }
-
 Image resize_vertical(const Image& in, int height, Filter filter) {
-  const Axis axis = make_axis(in.height, height, filter);
   const size_t row_bytes = size_t{3} * static_cast<size_t>(in.width);
   Image out{in.width, height, std::vector<uint8_t>(row_bytes * static_cast<size_t>(height))};
-  constexpr size_t kBlock = 1024;
-  int32_t sums[kBlock];
-  for (int y = 0; y < height; ++y) {
-    const Axis::Window window = axis.windows[static_cast<size_t>(y)];
-    const int32_t* weights = axis.weights.data() + static_cast<size_t>(y) * static_cast<size_t>(axis.taps);
-    for (size_t start = 0; start < row_bytes; start += kBlock) {
-      const size_t count = std::min(kBlock, row_bytes - start);
-      std::fill_n(sums, count, 1 << (kBits - 1));
-      for (int i = 0; i < window.count; ++i) {
-        const uint8_t* from = in.rgb.data() + static_cast<size_t>(window.first + i) * row_bytes + start;
-        for (size_t j = 0; j < count; ++j) sums[j] += from[j] * weights[i];
-      }
-      uint8_t* to = out.rgb.data() + static_cast<size_t>(y) * row_bytes + start;
-      for (size_t j = 0; j < count; ++j) to[j] = clamp_shift(sums[j]);
-    }
-  }
+  vertical_pass(make_axis(in.height, height, filter), in.rgb.data(), row_bytes, out.rgb.data());
   return out;
 }
 
 Image resize_horizontal(const Image& in, int width, Filter filter) {
-  const Axis axis = make_axis(in.width, width, filter);
   Image out{width, in.height,
             std::vector<uint8_t>(size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(in.height))};
-  uint8_t* to = out.rgb.data();
-  for (int y = 0; y < in.height; ++y) {
-    const uint8_t* row = in.rgb.data() + size_t{3} * static_cast<size_t>(in.width) * static_cast<size_t>(y);
-    const int32_t* weights = axis.weights.data();
-    for (int x = 0; x < width; ++x, to += 3, weights += axis.taps) {
-      const Axis::Window window = axis.windows[static_cast<size_t>(x)];
-      int32_t r = 1 << (kBits - 1), g = r, b = r;
-      const uint8_t* from = row + size_t{3} * static_cast<size_t>(window.first);
-      for (int i = 0; i < window.count; ++i, from += 3) {
-        r += from[0] * weights[i];
-        g += from[1] * weights[i];
-        b += from[2] * weights[i];
-      }
-      to[0] = clamp_shift(r), to[1] = clamp_shift(g), to[2] = clamp_shift(b);
-    }
-  }
+  horizontal_pass(make_axis(in.width, width, filter), in.rgb.data(), in.width, in.height, out.rgb.data());
   return out;
 }
 

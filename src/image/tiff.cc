@@ -103,14 +103,14 @@ size_t color_samples(Color color) {
   return 0;
 }
 
-Color color_of(uint16_t photometric) {
+Color color_of(uint16_t photometric, uint16_t samples) {
   switch (photometric) {
     case PHOTOMETRIC_MINISWHITE:
     case PHOTOMETRIC_MINISBLACK: return Color::kGray;
     case PHOTOMETRIC_RGB: return Color::kRgb;
     case PHOTOMETRIC_PALETTE: return Color::kIndexed;
     case PHOTOMETRIC_SEPARATED: return Color::kCmyk;
-    case PHOTOMETRIC_YCBCR: return Color::kYcbcr;
+    case PHOTOMETRIC_YCBCR: return samples == 1 ? Color::kGray : Color::kYcbcr;
     default: fail_image(kName, "file has an unsupported colour space");
   }
 }
@@ -155,9 +155,9 @@ Layout read_layout(TIFF* tiff, const ImageLimits& limits) {
   const auto compression = field<uint16_t>(tiff, TIFFTAG_COMPRESSION, COMPRESSION_NONE);
   if (!compression_supported(compression)) fail_image(kName, "file has an unsupported compression");
   const auto photometric = field<uint16_t>(tiff, TIFFTAG_PHOTOMETRIC, PHOTOMETRIC_MINISWHITE);
-  l.color = color_of(photometric);
   l.bits = field<uint16_t>(tiff, TIFFTAG_BITSPERSAMPLE, 1);
   l.samples = field<uint16_t>(tiff, TIFFTAG_SAMPLESPERPIXEL, 1);
+  l.color = color_of(photometric, l.samples);
   l.format = field<uint16_t>(tiff, TIFFTAG_SAMPLEFORMAT, SAMPLEFORMAT_UINT);
   l.white_is_zero = photometric == PHOTOMETRIC_MINISWHITE;
   l.planar = field<uint16_t>(tiff, TIFFTAG_PLANARCONFIG, PLANARCONFIG_CONTIG) == PLANARCONFIG_SEPARATE;
@@ -234,22 +234,26 @@ void to_8_bits(const Layout& l, const uint8_t* from, size_t count, uint8_t* to) 
   }
 }
 
+// Undoes the multiplication of a colour with its alpha.
+uint8_t divide_by_alpha(uint8_t value, uint8_t alpha) {
+  return alpha == 0 ? uint8_t{0} : static_cast<uint8_t>(std::min(255, value * 255 / alpha));
+}
+
 // `count` pixels of `samples` 8-bit samples each to RGB.
 void to_rgb(const Layout& l, const Palette& palette, const uint8_t* from, size_t samples, size_t count, uint8_t* rgb) {
-  for (size_t i = 0; i < count; ++i, from += samples, rgb += 3) {
-    switch (l.color) {
-      case Color::kGray: std::fill_n(rgb, 3, *from); break;
-      case Color::kIndexed: palette.expand(from, 1, rgb); break;
-      case Color::kCmyk: cmyk_to_rgb(from, rgb); break;
-      default:
-        for (int c = 0; c < 3; ++c) {
-          rgb[c] = from[c];
-          if (l.premultiplied && from[3] != 255) {
-            rgb[c] = from[3] == 0 ? 0 : static_cast<uint8_t>(std::min(255, from[c] * 255 / from[3]));
-          }
-        }
-    }
+  const auto each = [&](auto convert) {
+    for (size_t i = 0; i < count; ++i) convert(from + i * samples, rgb + 3 * i);
+  };
+  switch (l.color) {
+    case Color::kGray: return each([](const uint8_t* in, uint8_t* out) { std::fill_n(out, 3, *in); });
+    case Color::kIndexed: return each([&](const uint8_t* in, uint8_t* out) { palette.expand(in, 1, out); });
+    case Color::kCmyk: return each(cmyk_to_rgb);
+    default: break;
   }
+  if (!l.premultiplied) return each([](const uint8_t* in, uint8_t* out) { std::copy_n(in, 3, out); });
+  each([](const uint8_t* in, uint8_t* out) {
+    for (int c = 0; c < 3; ++c) out[c] = divide_by_alpha(in[c], in[3]);
+  });
 }
 
 // ---- blocks: strips or tiles ----
@@ -269,7 +273,9 @@ Blocks read_blocks(TIFF* tiff, const Layout& l, const ImageLimits& limits) {
     b.width = static_cast<uint32_t>(l.width);
     b.height = std::min(field<uint32_t>(tiff, TIFFTAG_ROWSPERSTRIP, UINT32_MAX), static_cast<uint32_t>(l.height));
   }
-  check_size(kName, b.width, b.height, limits);
+  if (b.width == 0 || b.height == 0) fail_image(kName, "file is damaged");
+  if (uint64_t{b.width} * b.height > limits.max_pixels)
+    fail_too_large(kName, "file has blocks of more pixels than allowed");
   const uint64_t bytes = b.tiled ? TIFFTileSize64(tiff) : TIFFVStripSize64(tiff, b.height);
   const uint64_t row_bytes = b.tiled ? TIFFTileRowSize64(tiff) : TIFFScanlineSize64(tiff);
   const uint64_t row_samples = uint64_t{b.width} * (l.planar ? 1 : l.samples);

@@ -41,8 +41,8 @@ Image synthetic(int width, int height) {
 }
 
 std::string describe(const FramePlan& p) {
-  return fmt::format("step1 {}x{} step2 {}x{} grid {}x{} frames {} of {}x{}", p.step1_width, p.step1_height, p.step2_width,
-                     p.step2_height, p.rows, p.cols, p.num_frames, p.frame_width, p.frame_height);
+  return fmt::format("step1 {}x{} step2 {}x{} grid {}x{} frames {} of {}x{}", p.step1_width, p.step1_height,
+                     p.step2_width, p.step2_height, p.rows, p.cols, p.num_frames, p.frame_width, p.frame_height);
 }
 
 TEST(ImagesGolden, geometry) {
@@ -76,7 +76,8 @@ TEST(ImagesGolden, geometry) {
     size("step1", want.step1_width, want.step1_height, width, height);
     size("step2", want.step2_width, want.step2_height, want.step1_width, want.step1_height);
     size("frame", want.frame_width, want.frame_height, 0, 0);
-    want.rows = int_or(row, "rows", -1), want.cols = int_or(row, "cols", -1), want.num_frames = int_or(row, "frames", -1);
+    want.rows = int_or(row, "rows", -1), want.cols = int_or(row, "cols", -1),
+    want.num_frames = int_or(row, "frames", -1);
     family.check(describe(plan) == describe(want), json::serialize(value) + ": got " + describe(plan));
   }
 }
@@ -111,7 +112,8 @@ std::string compare(const json::object& row, const Image& image) {
   for (const auto& [name, want] : row.at("frames").as_object()) {
     ImageProcessorConfig config = preset(name);
     config.do_image_splitting = false;
-    if (hash(make_frames(image, config).rgb) != std::string_view(want.as_string())) return "frames " + std::string(name);
+    if (hash(make_frames(image, config).rgb) != std::string_view(want.as_string()))
+      return "frames " + std::string(name);
   }
   for (const auto& [name, want] : row.at("split").as_object()) {
     const Frames frames = make_frames(image, preset(name));

@@ -1,0 +1,5 @@
+#include "fuzz_image.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  return idefics::fuzz_image(idefics::kWebp, data, size);
+}
