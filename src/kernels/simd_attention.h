@@ -23,7 +23,7 @@ struct Product {
   const char* b;   // rows of words
   float* out;
   int64_t a_stride, b_stride, out_stride;
-  int32_t words;
+  int32_t words;  // at least 1
 };
 
 // A block is read from L2 once for this many rows.

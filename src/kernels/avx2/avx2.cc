@@ -12,7 +12,8 @@ namespace {
 // The elements with even and odd index of eight pairs of bf16.
 inline __m256 even_of(__m256i pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
 inline __m256 odd_of(__m256i pairs) {
-  return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int32_t>(0xffff0000u))));
+  // Two shifts rather than a mask: in the micro kernel the mask would be the seventeenth register.
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(pairs, 16), 16));
 }
 
 inline __m256i load_words(const char* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
@@ -35,21 +36,33 @@ void multiply(const Product& product) {
   }
   const float* a = p.a;
   const char* b = p.b;
-  for (int32_t w = 0; w < p.words; ++w) {
+  const char* const end = b + p.words * p.b_stride;
+  do {  // not `while`: for no words at all GCC would keep a second copy of the sums, on the stack
     for (int half = 0; half < Type::kPerWord; ++half) {
-      __m256 column[kCols];
-      for (int c = 0; c < kCols; ++c) {
+      const auto column = [ b, half ](int c) __attribute__((always_inline)) {
         const __m256i words = load_words(b + c * 32);
-        column[c] = Type::kPerWord == 1 ? _mm256_castsi256_ps(words) : half == 0 ? even_of(words) : odd_of(words);
-      }
-      for (int r = 0; r < kRows; ++r) {
-        const __m256 x = _mm256_broadcast_ss(a + r * a_stride);
-        for (int c = 0; c < kCols; ++c) sum[r][c] = _mm256_fmadd_ps(x, column[c], sum[r][c]);
+        return Type::kPerWord == 1 ? _mm256_castsi256_ps(words) : half == 0 ? even_of(words) : odd_of(words);
+      };
+      if constexpr (kRows < kCols) {  // the shorter list stays in registers
+        __m256 x[kRows];
+        for (int r = 0; r < kRows; ++r) x[r] = _mm256_broadcast_ss(a + r * a_stride);
+        for (int c = 0; c < kCols; ++c) {
+          const __m256 y = column(c);
+          for (int r = 0; r < kRows; ++r) sum[r][c] = _mm256_fmadd_ps(x[r], y, sum[r][c]);
+        }
+      } else {
+        __m256 y[kCols];
+        for (int c = 0; c < kCols; ++c) y[c] = column(c);
+        for (int r = 0; r < kRows; ++r) {
+          const __m256 x = _mm256_broadcast_ss(a + r * a_stride);
+          for (int c = 0; c < kCols; ++c) sum[r][c] = _mm256_fmadd_ps(x, y[c], sum[r][c]);
+        }
       }
       ++a;
+      asm("" : "+r"(b));  // hides b: GCC would load for both halves at once, and run out of registers
     }
     b += p.b_stride;
-  }
+  } while (b != end);
   for (int r = 0; r < kRows; ++r) {
     for (int c = 0; c < kCols; ++c) _mm256_storeu_ps(p.out + r * p.out_stride + c * 8, sum[r][c]);
   }

@@ -1,0 +1,287 @@
+// How near the kernels come to what one core of this CPU can do.
+//
+//   kernels_bench [--benchmark_filter=…]        IDEFICS_KERNELS chooses the level
+//
+// First the peaks: multiply-adds on registers only, and reading memory. Every other figure is also printed as its share
+// of the peak that bounds it. Run on a quiet machine; use --benchmark_repetitions=9 and read the medians on a shared
+// one.
+#include <benchmark/benchmark.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <sys/mman.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "base/half.h"
+#include "kernels/packing.h"
+#include "kernels/table.h"
+
+namespace idefics::kernels {
+namespace {
+
+// Zeroed memory as the engine holds weights and blocks: on huge pages where the system gives them.
+class Buffer {
+ public:
+  explicit Buffer(size_t bytes) {
+    constexpr size_t kHuge = size_t{2} << 20;
+    bytes = (bytes + kHuge - 1) / kHuge * kHuge;
+    data_.reset(static_cast<char*>(std::aligned_alloc(kHuge, bytes)));
+    madvise(data_.get(), bytes, MADV_HUGEPAGE);
+    std::memset(data_.get(), 0, bytes);
+  }
+  template <typename T>
+  T* as() {
+    return reinterpret_cast<T*>(data_.get());
+  }
+
+ private:
+  struct Free {
+    void operator()(char* p) const { std::free(p); }
+  };
+  std::unique_ptr<char, Free> data_;
+};
+
+std::vector<float> normals(size_t count) {
+  std::mt19937 engine(1);
+  std::normal_distribution<float> normal;
+  std::vector<float> out(count);
+  for (float& x : out) x = normal(engine);
+  return out;
+}
+
+// ---- peaks
+
+double seconds_of(void (*work)(int64_t), int64_t rounds) {
+  double best = 1e9;
+  for (int i = 0; i < 15; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work(rounds);
+    best = std::fmin(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+#if defined(__x86_64__)
+// 12 independent chains of one instruction on zeros.
+#define PEAK(name, instruction, r)                                                                                     \
+  void name(int64_t rounds) {                                                                                          \
+    asm volatile("vzeroall" ::: "memory");                                                                             \
+    for (int64_t i = 0; i < rounds; ++i) {                                                                             \
+      asm volatile(instruction                                                                                         \
+                   " %%" r "0, %%" r "0, %%" r "2\n" instruction " %%" r "0, %%" r "0, %%" r "3\n" instruction " %%" r \
+                   "0, %%" r "0, %%" r "4\n" instruction " %%" r "0, %%" r "0, %%" r "5\n" instruction " %%" r         \
+                   "0, %%" r "0, %%" r "6\n" instruction " %%" r "0, %%" r "0, %%" r "7\n" instruction " %%" r         \
+                   "0, %%" r "0, %%" r "8\n" instruction " %%" r "0, %%" r "0, %%" r "9\n" instruction " %%" r         \
+                   "0, %%" r "0, %%" r "10\n" instruction " %%" r "0, %%" r "0, %%" r "11\n" instruction " %%" r       \
+                   "0, %%" r "0, %%" r "12\n" instruction " %%" r "0, %%" r "0, %%" r "13\n" ::                        \
+                       : "xmm0", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",     \
+                         "xmm12", "xmm13");                                                                            \
+    }                                                                                                                  \
+  }
+PEAK(chains_zmm_fma, "vfmadd231ps", "zmm")
+PEAK(chains_zmm_dot, "vdpbf16ps", "zmm")
+PEAK(chains_ymm_fma, "vfmadd231ps", "ymm")
+#undef PEAK
+#endif
+
+constexpr int64_t kRounds = 200000;
+constexpr double kChains = 12;
+
+// Floating point operations per second of one core, products and sums, with the instruction that the level uses.
+double peak_flops(bool bf16) {
+#if defined(__x86_64__)
+  const char* level = choose_table().name;
+  if (std::strcmp(level, "avx512") == 0) {
+    return bf16 ? kRounds * kChains * 64 / seconds_of(chains_zmm_dot, kRounds)
+                : kRounds * kChains * 32 / seconds_of(chains_zmm_fma, kRounds);
+  }
+  if (std::strcmp(level, "avx2") == 0) return kRounds * kChains * 16 / seconds_of(chains_ymm_fma, kRounds);
+#endif
+  return bf16 ? NAN : NAN;  // ref has no aim
+}
+
+// Bytes per second that one core reads from memory (a buffer far larger than its L2; L3 may hold a part of it).
+double peak_read() {
+  static const size_t kBytes = size_t{512} << 20;
+  static Buffer buffer(kBytes);
+  static uint64_t sum = 0;
+  const auto read = [](int64_t rounds) {
+    const uint64_t* p = buffer.as<uint64_t>();
+    for (int64_t round = 0; round < rounds; ++round) {
+      uint64_t lane[8] = {};
+      for (size_t i = 0; i < kBytes / 8; i += 8) {
+        for (size_t j = 0; j < 8; ++j) lane[j] += p[i + j];
+      }
+      for (const uint64_t x : lane) sum += x;
+    }
+    benchmark::DoNotOptimize(sum);
+  };
+  return static_cast<double>(kBytes) / seconds_of(read, 1);
+}
+
+struct Peaks {
+  double f32 = peak_flops(false), bf16 = peak_flops(true), read = peak_read();
+};
+const Peaks& peaks() {
+  static const Peaks peaks;
+  return peaks;
+}
+
+void report(benchmark::State& state, double flops, double bytes, double peak) {
+  using benchmark::Counter;
+  const double rounds = static_cast<double>(state.iterations());
+  if (flops > 0) {
+    state.counters["flop/s"] = Counter(flops * rounds, Counter::kIsRate);
+    state.counters["share"] = Counter(flops * rounds / peak, Counter::kIsRate);
+  } else {
+    state.counters["B/s"] = Counter(bytes * rounds, Counter::kIsRate);
+    state.counters["share"] = Counter(bytes * rounds / peak, Counter::kIsRate);
+  }
+}
+
+void BM_Peaks(benchmark::State& state) {
+  for (auto _ : state) benchmark::DoNotOptimize(peaks());
+  state.counters["f32 flop/s"] = peaks().f32;
+  state.counters["bf16 flop/s"] = peaks().bf16;
+  state.counters["read B/s"] = peaks().read;
+}
+BENCHMARK(BM_Peaks)->Iterations(1);
+
+// ---- GEMM
+
+// Arguments: M, N, K, bf16. With M = 1 the weights of many layers pass by, so that they come from memory.
+void BM_Gemm(benchmark::State& state) {
+  const int32_t m = static_cast<int32_t>(state.range(0)), n = static_cast<int32_t>(state.range(1)),
+                k = static_cast<int32_t>(state.range(2));
+  const bool bf16 = state.range(3) != 0;
+  const DType dtype = bf16 ? DType::kBf16 : DType::kF32;
+  const size_t bytes = packed_bytes(n, k, dtype);
+  const size_t copies = m == 1 ? (size_t{256} << 20) / bytes + 1 : 1;
+  const std::vector<float> w = normals(static_cast<size_t>(n) * static_cast<size_t>(k));
+  Buffer packed(bytes * copies), a(static_cast<size_t>(m) * static_cast<size_t>(k) * 4),
+      y(static_cast<size_t>(m) * static_cast<size_t>(n) * 4);
+  for (size_t i = 0; i < copies; ++i) {
+    pack({w.data(), DType::kF32, k, packed.as<char>() + i * bytes, dtype, 0, n, n, k});
+  }
+  for (int64_t i = 0; i < int64_t{m} * k; ++i) {
+    const float x = w[static_cast<size_t>(i) % w.size()];
+    bf16 ? void(a.as<uint16_t>()[i] = f32_to_bf16(x)) : void(a.as<float>()[i] = x);
+  }
+  GemmArgs args = {};
+  args.a = a.as<void>(), args.b = packed.as<void>(), args.y = y.as<void>();
+  args.a_stride = k, args.y_stride = n, args.m1 = m, args.panel1 = num_panels(n), args.n = n, args.k = k;
+  args.y_dtype = dtype;
+  const auto gemm = bf16 ? choose_table().gemm_bf16 : choose_table().gemm_f32;
+  size_t copy = 0;
+  for (auto _ : state) {
+    args.b = packed.as<char>() + copy * bytes;
+    gemm(args);
+    benchmark::ClobberMemory();
+    copy = copy + 1 < copies ? copy + 1 : 0;
+  }
+  if (m == 1) {
+    report(state, 0, static_cast<double>(bytes), peaks().read);
+  } else {
+    report(state, 2.0 * m * n * k, 0, bf16 ? peaks().bf16 : peaks().f32);
+  }
+}
+BENCHMARK(BM_Gemm)
+    ->ArgNames({"M", "N", "K", "bf16"})
+    ->ArgsProduct({{1024}, {3072}, {768}, {0, 1}})
+    ->ArgsProduct({{1024}, {768}, {3072}, {0, 1}})
+    ->ArgsProduct({{876}, {1536}, {576}, {0, 1}})
+    ->ArgsProduct({{2, 3, 4, 5, 6, 8}, {1536}, {576}, {1}})
+    ->ArgsProduct({{1}, {1536}, {576}, {0, 1}})
+    ->ArgsProduct({{1}, {576}, {1536}, {0, 1}})
+    ->ArgsProduct({{1}, {49280}, {576}, {0, 1}});
+
+// ---- attention
+
+// Arguments: tokens, keys, query heads of a kv head, D, bf16, causal. Twelve kv heads, as in a layer of SmolVLM-256M.
+void BM_Attention(benchmark::State& state) {
+  constexpr int32_t kHeads = 12;
+  const int32_t tokens = static_cast<int32_t>(state.range(0)), keys = static_cast<int32_t>(state.range(1)),
+                group = static_cast<int32_t>(state.range(2)), d = static_cast<int32_t>(state.range(3));
+  const bool bf16 = state.range(4) != 0, causal = state.range(5) != 0;
+  const int32_t blocks = (keys + kBlock - 1) / kBlock, width = kHeads * group * d;
+  const size_t block_bytes = static_cast<size_t>(kBlock * padded_head(d)) * 4;
+  Buffer pool(static_cast<size_t>(2 * kHeads * blocks) * block_bytes), y(static_cast<size_t>(tokens * width) * 4);
+  std::vector<const void*> k_blocks, v_blocks;
+  for (int32_t i = 0; i < kHeads * blocks; ++i) {
+    k_blocks.push_back(pool.as<char>() + static_cast<size_t>(2 * i) * block_bytes);
+    v_blocks.push_back(pool.as<char>() + static_cast<size_t>(2 * i + 1) * block_bytes);
+  }
+  const std::vector<float> x = normals(static_cast<size_t>(tokens * width)),
+                           kv = normals(static_cast<size_t>(2 * keys * d));
+  const Table& table = choose_table();
+  for (int32_t head = 0; head < kHeads; ++head) {
+    for (int32_t j = 0; j < keys; ++j) {
+      const size_t block = static_cast<size_t>(head * blocks + j / kBlock);
+      table.kv_store({kv.data() + 2 * j * d, kv.data() + (2 * j + 1) * d, const_cast<void*>(k_blocks[block]),
+                      const_cast<void*>(v_blocks[block]), j % kBlock, d, bf16 ? DType::kBf16 : DType::kF32});
+    }
+  }
+  std::vector<int32_t> limit;
+  double pairs = 0;
+  for (int32_t t = 0; t < tokens; ++t) limit.push_back(causal ? keys - tokens + t + 1 : keys), pairs += limit.back();
+  const auto attention = bf16 ? table.attention_bf16 : table.attention_f32;
+  for (auto _ : state) {
+    for (int32_t head = 0; head < kHeads; ++head) {
+      attention({x.data() + head * group * d, y.as<float>() + head * group * d, k_blocks.data() + head * blocks,
+                 v_blocks.data() + head * blocks, limit.data(), width, width, 0, tokens * group, group, d,
+                 1 / std::sqrt(static_cast<float>(d)), DType::kF32});
+    }
+    benchmark::ClobberMemory();
+  }
+  report(state, 4.0 * kHeads * group * pairs * d, 0, bf16 ? peaks().bf16 : peaks().f32);
+}
+BENCHMARK(BM_Attention)
+    ->ArgNames({"T", "keys", "group", "D", "bf16", "causal"})
+    ->ArgsProduct({{1024}, {1024}, {1}, {64}, {0, 1}, {0}})
+    ->ArgsProduct({{1024}, {1024}, {1}, {72}, {1}, {0}})
+    ->ArgsProduct({{1024}, {1024}, {3}, {64}, {1}, {1}})
+    ->ArgsProduct({{1}, {1024}, {3}, {64}, {0, 1}, {1}})
+    ->Unit(benchmark::kMillisecond);
+
+// ---- rows
+
+void BM_LayerNorm(benchmark::State& state) {
+  const int32_t t = 1024, e = 768;
+  const std::vector<float> x = normals(t * e), w = normals(e);
+  Buffer y(t * e * 4);
+  for (auto _ : state) {
+    choose_table().layer_norm({x.data(), w.data(), w.data(), y.as<void>(), e, e, 0, t, e, 1e-6f, DType::kBf16});
+    benchmark::ClobberMemory();
+  }
+  report(state, 0, t * e * 6.0, peaks().read);
+}
+BENCHMARK(BM_LayerNorm);
+
+void BM_KvStore(benchmark::State& state) {
+  const int32_t tokens = 1024, d = 64;
+  const std::vector<float> x = normals(tokens * d);
+  Buffer k(tokens * d * 2), v(tokens * d * 2);
+  for (auto _ : state) {
+    for (int32_t t = 0; t < tokens; ++t) {
+      const int64_t block = int64_t{t / kBlock} * kBlock * d;
+      choose_table().kv_store({x.data() + t * d, x.data() + t * d, k.as<uint16_t>() + block, v.as<uint16_t>() + block,
+                               t % kBlock, d, DType::kBf16});
+    }
+    benchmark::ClobberMemory();
+  }
+  report(state, 0, tokens * d * 12.0, peaks().read);
+}
+BENCHMARK(BM_KvStore);
+
+}  // namespace
+}  // namespace idefics::kernels
+
+BENCHMARK_MAIN();

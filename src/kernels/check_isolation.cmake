@@ -1,0 +1,21 @@
+cmake_minimum_required(VERSION 3.25)
+# cmake -DNM=program -DLIBRARY=file -P check_isolation.cmake
+# Fails when the object file of a CPU level defines a symbol that others can see besides its table: the linker could
+# then take that level's copy of a shared function for everybody, and an older CPU would meet instructions it lacks.
+execute_process(COMMAND ${NM} -C --defined-only --extern-only ${LIBRARY} OUTPUT_VARIABLE text COMMAND_ERROR_IS_FATAL ANY)
+string(REPLACE "\n" ";" lines "${text}")
+set(level "")
+set(tables 0)
+foreach(line IN LISTS lines)
+  if(line MATCHES "\\.o:$")
+    string(REGEX MATCH "^avx[0-9]+" level "${line}")
+  elseif(NOT level STREQUAL "" AND NOT line STREQUAL "" AND NOT line MATCHES " __odr_asan")
+    if(NOT line MATCHES " [DR] idefics::kernels::kAvx(2|512)Table$")
+      message(FATAL_ERROR "${level}: defines more than its table: ${line}")
+    endif()
+    math(EXPR tables "${tables} + 1")
+  endif()
+endforeach()
+if(NOT tables EQUAL 2)
+  message(FATAL_ERROR "found ${tables} tables of CPU levels in ${LIBRARY}, wanted 2")
+endif()
