@@ -29,7 +29,7 @@ constexpr std::string_view kPatchEmbedding = "model.vision_model.embeddings.patc
 // A plain file name, so that it can only mean a file of the folder itself.
 bool is_shard_name(std::string_view name) {
   return name.size() <= 255 && name.ends_with(".safetensors") && !name.starts_with('.') &&
-         std::all_of(name.begin(), name.end(), [](char c) { return c > ' ' && c != '/' && c != '\\' && c != 0x7f; });
+         std::all_of(name.begin(), name.end(), [](char c) { return '!' <= c && c <= '~' && c != '/' && c != '\\'; });
 }
 
 // The folder that a link in `folder` must not leave: in a Hugging Face cache the repository, which holds both
