@@ -102,8 +102,9 @@ TEST(Config, the_good_one_is_accepted) {
 // The pointers to all values of an object, objects themselves included.
 void collect(const json::object& object, const std::string& prefix, std::vector<std::string>& out) {
   for (const auto& [key, value] : object) {
-    out.push_back(prefix + "/" + std::string(key));
-    if (value.is_object()) collect(value.get_object(), out.back(), out);
+    const std::string pointer = fmt::format("{}/{}", prefix, std::string_view(key));
+    out.push_back(pointer);
+    if (value.is_object()) collect(value.get_object(), pointer, out);
   }
 }
 

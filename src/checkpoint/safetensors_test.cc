@@ -223,9 +223,10 @@ std::map<std::string, Corruption> json_corruptions() {
       {"empty entry", member("\"x\":{}")},
       {"name twice",
        [](D& d, T& t) {
-         d.tensors.push_back(t);
-         d.tensors.back().offsets = pair(d.data.size(), d.data.size() + t.end - t.begin);
+         T again = t;
+         again.offsets = pair(d.data.size(), d.data.size() + t.end - t.begin);
          d.data.resize(d.data.size() + t.end - t.begin);
+         d.tensors.push_back(again);
        }},
       {"name twice, once escaped",
        [](D& d, T& t) {
@@ -357,10 +358,11 @@ TEST(Safetensors, numbers_of_each_format_become_floats_wherever_they_lie) {
     }
     put(bits);
   }
-  const SafetensorsHeader header = parse(with_length(
+  const std::string file = with_length(
       R"({"pad":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"f32":{"dtype":"F32","shape":[37],"data_offsets":[1,149]},)"
       R"("bf16":{"dtype":"BF16","shape":[37],"data_offsets":[149,223]},"f16":{"dtype":"F16","shape":[37],"data_offsets":[223,297]}})",
-      data));
+      data);
+  const SafetensorsHeader header = parse(file);
   for (size_t t = 1; t < 4; ++t) {
     std::vector<float> all(37), part(5);
     read_as_f32(header.tensors[t], all);
