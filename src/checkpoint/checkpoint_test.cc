@@ -380,6 +380,15 @@ TEST(Index, a_hugging_face_cache_links_to_its_own_blobs_only) {
   EXPECT_NE(error_of([&] { Checkpoint::open(snapshot); }).find("leaves"), std::string::npos);
 }
 
+TEST(Index, a_folder_that_is_only_called_snapshots_is_no_cache) {
+  const TempFolder folder;
+  const fs::path model = folder.path() / "name/snapshots/model";
+  write(folder.path() / "name/outside", test_files::safetensors({{"x", "U8", {1}, "1"}}));
+  write(model / "model.safetensors.index.json", R"({"weight_map": {"x": "x.safetensors"}})");
+  fs::create_symlink("../../outside", model / "x.safetensors");
+  EXPECT_NE(error_of([&] { Checkpoint::open(model); }).find("leaves"), std::string::npos);
+}
+
 TEST(Index, it_must_agree_with_the_files) {
   const Sharded files;
   files.set_map({{"x", "a.safetensors"}, {"y", "b.safetensors"}, {"z", "b.safetensors"}});

@@ -32,7 +32,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     IDEFICS_CHECK(config.image_token_id < config.text_config.vocab_size);
     for (const float inv : rope_inv_freq(config.text_config)) IDEFICS_CHECK(inv > 0 && inv < 1e6f);
   });
-  quietly([&] { parse_generation_config(text, "generation_config.json"); });
+  quietly([&] { GenerationConfig::parse(text, "generation_config.json"); });
   quietly([&] { parse_processor_config(text, std::nullopt, "folder"); });
   quietly([&] { parse_processor_config(std::nullopt, text, "folder"); });
   return 0;
