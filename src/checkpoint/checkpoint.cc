@@ -29,14 +29,23 @@ constexpr std::string_view kPatchEmbedding = "model.vision_model.embeddings.patc
 // A plain file name, so that it can only mean a file of the folder itself.
 bool is_shard_name(std::string_view name) {
   return name.size() <= 255 && name.ends_with(".safetensors") && !name.starts_with('.') &&
-         std::all_of(name.begin(), name.end(), [](char c) { return c > ' ' && c != '/' && c != '\\' && c != 0x7f; });
+         std::all_of(name.begin(), name.end(), [](char c) { return '!' <= c && c <= '~' && c != '/' && c != '\\'; });
 }
 
-// The folder that a link in `folder` must not leave: in a Hugging Face cache the repository, which holds both
-// snapshots/ and blobs/; elsewhere the folder itself.
+fs::path real_path(const fs::path& folder) {
+  std::error_code error;
+  const fs::path real = fs::canonical(folder, error);
+  if (error) fail(fmt::format("{}: cannot be opened: {}", folder.string(), error.message()));
+  return real;
+}
+
+// The folder that a link in `folder` must not leave: in a Hugging Face cache (models--org--name/snapshots/<revision>)
+// the repository, which holds the blobs, too; elsewhere the folder itself.
 fs::path boundary_of(const fs::path& folder) {
-  const fs::path real = fs::canonical(folder);
-  return real.parent_path().filename() == "snapshots" ? real.parent_path().parent_path() : real;
+  const fs::path real = real_path(folder), repository = real.parent_path().parent_path();
+  const bool in_cache =
+      real.parent_path().filename() == "snapshots" && repository.filename().string().starts_with("models--");
+  return in_cache ? repository : real;
 }
 
 bool is_within(const fs::path& path, const fs::path& folder) {
@@ -84,13 +93,15 @@ bool looks_like_shard(const std::string& name) {
 }
 
 void refuse_other_shards(const fs::path& folder, const std::set<std::string>& shards, const std::string& index) {
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
     if (looks_like_shard(name) && !shards.contains(name)) {
       fail(fmt::format("{}: does not name {}, which lies beside it: remove the file or fetch the right index", index,
                        name));
     }
   }
+  if (error) fail(fmt::format("{}: cannot be listed: {}", folder.string(), error.message()));
 }
 
 // Both directions: every tensor of a shard is listed for it, and every listed tensor is there.
@@ -116,8 +127,7 @@ std::vector<Safetensors> open_shards(const fs::path& folder, const std::string& 
   const WeightMap weights = read_index(text, index);
   std::set<std::string> shards;
   for (const auto& [tensor, shard] : weights) shards.insert(shard);
-  if (shards.size() > kMaxShards)
-    fail(fmt::format("{}: names {} files, wanted at most {}", index, shards.size(), kMaxShards));
+  if (shards.size() > kMaxShards) fail(fmt::format("{}: names more than {} files", index, kMaxShards));
   refuse_other_shards(folder, shards, index);
   std::vector<fs::path> paths;
   for (const std::string& shard : shards) paths.push_back(resolve_shard(folder, shard, index));

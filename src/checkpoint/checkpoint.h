@@ -35,8 +35,8 @@ class Checkpoint {
  public:
   // Opens folder/model.safetensors or, when there is none, the files that folder/model.safetensors.index.json lists.
   // An index is not trusted: it may name only regular files of the folder itself, or links that stay within the folder
-  // or, in a Hugging Face cache (.../snapshots/<revision>), within the same repository. The index and the files must
-  // agree.
+  // or, in a Hugging Face cache (models--org--name/snapshots/<revision>), within the same repository. The index and the
+  // files must agree.
   static Checkpoint open(const std::filesystem::path& folder);
 
   // All tensors by canonical name.

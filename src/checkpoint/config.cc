@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
+#include <algorithm>
 
 #include "base/files.h"
 #include "base/json.h"
@@ -125,7 +125,8 @@ RopeParameters read_rope(const JsonObject& text, int max_position_embeddings) {
   const std::optional<JsonObject> o = find_rope(text);
   if (!o) return rope;
   rope.rope_theta = get_theta(*o, rope.rope_theta);
-  rope.partial_rotary_factor = get_number(*o, "partial_rotary_factor", rope.partial_rotary_factor, 0.0, 1.0);
+  rope.partial_rotary_factor =
+      std::min(rope.partial_rotary_factor, get_number(*o, "partial_rotary_factor", 1.0, 0.0, 1.0));
   std::optional<std::string> type = o->find_string("rope_type");
   if (!type) type = o->find_string("type");
   rope.rope_type = type.value_or("default");

@@ -26,7 +26,7 @@ std::optional<int> find_count(const JsonObject& o, std::string_view key) {
 
 }  // namespace
 
-GenerationConfig parse_generation_config(std::string_view text, std::string_view where) {
+GenerationConfig GenerationConfig::parse(std::string_view text, std::string_view where) {
   const json::value root = parse_json(text, where);
   const JsonObject o = JsonObject::of(root, std::string(where));
   GenerationConfig config;
@@ -43,10 +43,10 @@ GenerationConfig parse_generation_config(std::string_view text, std::string_view
   return config;
 }
 
-GenerationConfig load_generation_config(const std::filesystem::path& folder) {
+GenerationConfig GenerationConfig::load(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "generation_config.json";
   const std::optional<std::string> text = find_file(path, kMaxConfigBytes, ErrorCode::kBadModel);
-  return text ? parse_generation_config(*text, path.string()) : GenerationConfig{};
+  return text ? parse(*text, path.string()) : GenerationConfig{};
 }
 
 }  // namespace idefics

@@ -21,11 +21,11 @@ struct GenerationConfig {
   std::optional<double> repetition_penalty;  // above 0
   std::optional<int> max_length;             // tokens, prompt included
   std::optional<int> max_new_tokens;
-};
 
-// Errors: kBadModel, naming `where` and the key.
-GenerationConfig parse_generation_config(std::string_view text, std::string_view where);
-// Reads folder/generation_config.json; all empty when there is no such file.
-GenerationConfig load_generation_config(const std::filesystem::path& folder);
+  // Errors: kBadModel, naming `where` and the key.
+  static GenerationConfig parse(std::string_view text, std::string_view where);
+  // Reads folder/generation_config.json; all empty when there is no such file.
+  static GenerationConfig load(const std::filesystem::path& folder);
+};
 
 }  // namespace idefics

@@ -245,9 +245,8 @@ SafetensorsHeader parse_header(std::string_view text, std::span<const std::byte>
   const size_t used = parser.write_some(false, text.data(), text.size(), error);
   if (error)
     parser.handler().fail(fmt::format("the header is not valid JSON ({} at byte {})", error.message(), 8 + used));
-  if (const size_t extra = text.find_first_not_of(' ', used); extra != std::string_view::npos) {
-    parser.handler().fail(fmt::format("the header has text after its end (at byte {})", 8 + extra));
-  }
+  if (used != text.size())
+    parser.handler().fail(fmt::format("the header has text after its end (at byte {})", 8 + used));
   return parser.handler().take();
 }
 

@@ -3,7 +3,7 @@
 //   8 bytes   n, little-endian: length of the header, at most 100,000,000
 //   n bytes   JSON object: "name": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [begin, end]}, ...; the optional
 //   key
-//             "__metadata__" holds an object of strings. Begins with '{', may be padded with blanks at its end.
+//             "__metadata__" holds an object of strings. Begins with '{', may be padded with white space at its end.
 //   the rest  the tensors' bytes, little-endian, row-major; offsets count from here
 //
 // Everything is checked before a tensor can be seen: the tensors lie one behind the other without gap or overlap and

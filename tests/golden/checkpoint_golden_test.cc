@@ -45,21 +45,29 @@ json::object facts(const Opened& o, const ProcessorConfig& processor) {
           {"dtype", dtype_name(text.norm_dtype)}};
 }
 
+// What differs between the folder and its record; empty when nothing does.
+std::string checkpoint_problem(const std::filesystem::path& folder, const json::object& info) {
+  const Opened opened = open(folder);
+  const ProcessorConfig processor = load_processor_config(folder);
+  check_processor_config(processor, opened.config);
+  std::string problem;
+  for (const auto& [key, value] : facts(opened, processor)) {
+    if (info.at(key) == value) continue;
+    problem +=
+        std::string(key) + ": wanted " + json::serialize(info.at(key)) + ", found " + json::serialize(value) + "; ";
+  }
+  if (!find_chat_template(folder)) problem += "no chat template; ";
+  if (!load_tokenizer_config(folder).eos_token) problem += "no eos token; ";
+  if (GenerationConfig::load(folder).eos_token_ids.empty()) problem += "no eos id; ";
+  return problem;
+}
+
 TEST(CheckpointGolden, recorded_checkpoints) {
   golden::Family family("checkpoints");
   const json::value index = parse_json(read_file(golden::data("checkpoints/index.json"), 1 << 20), "index.json");
   for (const auto& [name, info] : index.get_object()) {
-    const std::filesystem::path folder = golden::data("checkpoints") / std::string(name);
-    const Opened opened = open(folder);
-    const ProcessorConfig processor = load_processor_config(folder);
-    check_processor_config(processor, opened.config);
-    for (const auto& [key, value] : facts(opened, processor)) {
-      family.check(info.at(key) == value, std::string(name) + ": " + std::string(key) + ": wanted " +
-                                              json::serialize(info.at(key)) + ", found " + json::serialize(value));
-    }
-    family.check(find_chat_template(folder).has_value(), std::string(name) + ": no chat template");
-    family.check(load_tokenizer_config(folder).eos_token.has_value(), std::string(name) + ": no eos token");
-    family.check(!load_generation_config(folder).eos_token_ids.empty(), std::string(name) + ": no eos id");
+    const std::string problem = checkpoint_problem(golden::data("checkpoints") / std::string(name), info.get_object());
+    family.check(problem.empty(), std::string(name) + ": " + problem);
   }
 }
 

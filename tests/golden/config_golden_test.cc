@@ -204,7 +204,7 @@ TEST(ConfigGolden, generation_config_json) {
     const std::string text = json::serialize(wanted.at("generation_config"));
     wanted.erase("generation_config");
     const json::value read =
-        generation_as_read(parse_generation_config(text, "generation_config.json"), wanted.at("eos_token_id"));
+        generation_as_read(GenerationConfig::parse(text, "generation_config.json"), wanted.at("eos_token_id"));
     family.check(read == json::value(wanted),
                  text + ": wanted " + json::serialize(wanted) + ", read " + json::serialize(read));
   }
