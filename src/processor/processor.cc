@@ -148,7 +148,7 @@ Processor Processor::load(const std::filesystem::path& folder) {
       .config = std::move(config),
       .processor = load_processor_config(folder),
       .tokenizer_config = load_tokenizer_config(folder),
-      .generation = load_generation_config(folder),
+      .generation = GenerationConfig::load(folder),
       .tokenizer = Tokenizer::parse(tokenizer_text, tokenizer_file.string()),
       .chat_template = std::nullopt,
       .stop_ids = {},
