@@ -6,10 +6,6 @@
 // of the peak that bounds it. Run on a quiet machine; use --benchmark_repetitions=9 and read the medians on a shared
 // one.
 #include <benchmark/benchmark.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include <sys/mman.h>
 
 #include <chrono>
