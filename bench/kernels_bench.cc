@@ -6,10 +6,6 @@
 // of the peak that bounds it. Run on a quiet machine; use --benchmark_repetitions=9 and read the medians on a shared
 // one.
 #include <benchmark/benchmark.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include <sys/mman.h>
 
 #include <chrono>
@@ -96,7 +92,7 @@ constexpr int64_t kRounds = 200000;
 constexpr double kChains = 12;
 
 // Floating point operations per second of one core, products and sums, with the instruction that the level uses.
-double peak_flops(bool bf16) {
+double peak_flops([[maybe_unused]] bool bf16) {
 #if defined(__x86_64__)
   const char* level = choose_table().name;
   if (std::strcmp(level, "avx512") == 0) {
@@ -105,7 +101,7 @@ double peak_flops(bool bf16) {
   }
   if (std::strcmp(level, "avx2") == 0) return kRounds * kChains * 16 / seconds_of(chains_ymm_fma, kRounds);
 #endif
-  return bf16 ? NAN : NAN;  // ref has no aim
+  return NAN;  // the reference level has no aim
 }
 
 // Bytes per second that one core reads from memory (a buffer far larger than its L2; L3 may hold a part of it).

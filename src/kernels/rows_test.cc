@@ -172,6 +172,9 @@ TEST(ToBf16, rounds_to_nearest_even_and_fills_up_an_odd_row) {
     x.row(2)[0] = std::bit_cast<float>(0x7f7fffffu);  // rounds up to infinity
     if (width > 1) x.row(0)[1] = -INFINITY;
     if (width > 1) x.row(1)[1] = NAN;
+    if (width > 1) x.row(2)[1] = std::bit_cast<float>(0x7fffffffu);  // rounding would turn this NaN into -0
+    if (width > 7) x.row(2)[6] = std::bit_cast<float>(0xffffffffu);
+    if (width > 7) x.row(2)[5] = std::bit_cast<float>(0x7f800001u);  // and cutting would turn this one into infinity
     table().to_bf16({x.data.data(), y.data.data(), x.stride, y.stride, 0, 3, width});
     for (int32_t r = 0; r < 3; ++r) {
       for (int32_t i = 0; i < width; ++i) {

@@ -46,7 +46,7 @@ struct GemmArgs {
   int64_t a_stride, y_stride;
   int32_t m0, m1;          // rows [m0, m1)
   int32_t panel0, panel1;  // panels [panel0, panel1)
-  int32_t n, k;            // N and K of the whole matrices
+  int32_t n, k;            // N and K of the whole matrices, at least 1
   DType y_dtype;
   Epilogue epilogue;
 };

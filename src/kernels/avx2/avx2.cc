@@ -23,6 +23,7 @@ inline __m256i load_words(const char* p) { return _mm256_loadu_si256(reinterpret
 enum class Start : uint8_t { kZero, kOut };
 
 constexpr int32_t kMostRows = 6;
+constexpr int64_t kAhead = 2048;  // a GEMV reads from memory: see the AVX-512 level
 
 template <typename Type, Start kStart, int kRows, int kCols>
 void multiply(const Product& product) {
@@ -47,6 +48,7 @@ void multiply(const Product& product) {
         __m256 x[kRows];
         for (int r = 0; r < kRows; ++r) x[r] = _mm256_broadcast_ss(a + r * a_stride);
         for (int c = 0; c < kCols; ++c) {
+          if (kRows == 1 && kCols == 8 && half == 0 && c % 2 == 0) _mm_prefetch(b + kAhead + c * 32, _MM_HINT_T0);
           const __m256 y = column(c);
           for (int r = 0; r < kRows; ++r) sum[r][c] = _mm256_fmadd_ps(x[r], y, sum[r][c]);
         }
