@@ -225,6 +225,7 @@ class Parser {
     auto out = std::make_unique<CallBlockStatement>(line());
     take();
     out->caller.name = "caller";
+    out->caller.is_caller = true;
     if (current().is_operator("(")) signature(out->caller);
     ExprPtr call = expression();
     auto* postfix = call->kind == ExprKind::kPostfix ? static_cast<PostfixExpr*>(call.get()) : nullptr;
