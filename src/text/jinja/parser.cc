@@ -94,7 +94,7 @@ class Parser {
         expect(TokenKind::kCloseBlock, "%}");
       }
     }
-    if (ends.size() > 0) fail_here(fmt::format("the template ends before {{% {} %}}", fmt::join(ends, " %}} or {{% ")));
+    if (ends.size() > 0) fail_here(fmt::format("the template ends before {{% {} %}}", fmt::join(ends, " %} or {% ")));
     return out;
   }
 

@@ -212,6 +212,7 @@ void TextBuilder::make_room(size_t more) {
   const size_t needed = text_.size() + more;
   if (needed <= text_.capacity()) return;
   const size_t capacity = std::max(needed, text_.capacity() * 2);
+  budget().expect_memory(capacity);  // beside what is there, until it has moved
   charge_.grow_to(sizeof(Text) + capacity + taint_.ranges().size() * sizeof(TextRange));
   text_.reserve(capacity);
 }
@@ -266,6 +267,7 @@ Value TextBuilder::finish(bool markup) {
 
 void ListBuilder::reserve(size_t count) {
   if (count > SIZE_MAX / 2 / sizeof(Value)) fail("a list grows too long");
+  charge_.budget()->expect_memory(count * sizeof(Value));  // beside what is there, until it has moved
   charge_.grow_to(count * sizeof(Value));
   items_.reserve(count);
 }
