@@ -315,10 +315,10 @@ class Analyser {
         check(set.filters, false);
         return enter(set.body, &scope, place);
       }
-      case StatementKind::kMacro: return descend_routine(as<MacroStatement>(s).routine, scope, place);
+      case StatementKind::kMacro: return descend_routine(as<MacroStatement>(s).routine, s.line, scope, place);
       case StatementKind::kCallBlock:
         check(as<CallBlockStatement>(s).call.get(), place.soft);
-        return descend_routine(as<CallBlockStatement>(s).caller, scope, place);
+        return descend_routine(as<CallBlockStatement>(s).caller, s.line, scope, place);
       case StatementKind::kFilterBlock:
         check(as<FilterBlockStatement>(s).filters, false);
         return enter(as<FilterBlockStatement>(s).body, &scope, place);
@@ -361,12 +361,17 @@ class Analyser {
     enter(s.otherwise, &scope, place);
   }
 
-  void descend_routine(Routine& routine, const Scope& scope, Place place) {
+  void descend_routine(Routine& routine, int line, const Scope& scope, Place place) {
     const SpecialNames special(routine.body);
     const auto is_parameter = [&](std::string_view name) {
       return std::any_of(routine.parameters.begin(), routine.parameters.end(),
                          [&](const auto& p) { return p.name == name; });
     };
+    for (const auto& parameter : routine.parameters) {
+      if (parameter.name == "caller" && parameter.standard == nullptr && special.uses("caller")) {
+        fail_syntax(where_, line, "the parameter 'caller' needs a default");
+      }
+    }
     routine.uses_caller = special.uses("caller") && !is_parameter("caller");
     routine.uses_kwargs = special.uses("kwargs") && !is_parameter("kwargs");
     routine.uses_varargs = special.uses("varargs") && !is_parameter("varargs");

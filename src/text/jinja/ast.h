@@ -215,6 +215,7 @@ struct Routine {
   std::string name;
   std::vector<Parameter> parameters;
   Body body;
+  bool is_caller = false;  // the body of a call block
   bool uses_caller = false, uses_kwargs = false, uses_varargs = false;
 };
 

@@ -301,7 +301,8 @@ Value round_filter(Interpreter&, const Value& value, const Args& args) {
   const double scale = std::pow(10.0, static_cast<double>(digits));
   const double scaled = value.real() * scale;
   if (!std::isfinite(scaled) || scale == 0) fail("a number is too large to be rounded");
-  return Value::real((method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale, value.tainted());
+  const double whole = (method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) + 0.0;  // never -0.0
+  return Value::real(whole / scale, value.tainted());
 }
 
 // --- JSON ---

@@ -62,7 +62,9 @@ struct NumberText {
   std::string sign, prefix, digits;
 };
 
-std::string sign_of(bool negative, char sign) { return std::string(negative || sign != '-' ? 1 : 0, negative ? '-' : sign); }
+std::string sign_of(bool negative, char sign) {
+  return std::string(negative || sign != '-' ? 1 : 0, negative ? '-' : sign);
+}
 
 NumberText int_text(int64_t value, const Spec& spec) {
   NumberText out;

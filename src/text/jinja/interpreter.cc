@@ -389,19 +389,20 @@ Value Interpreter::look_up(std::string_view name, const Variables& scope) {
 }
 
 Value Interpreter::look_up_outside(std::string_view name) {
-  budget_.work(converted_.size());
-  for (const auto& [key, value] : converted_) {
+  budget_.work(outside_.size());
+  for (const auto& [key, value] : outside_) {
     if (key == name) return value;
   }
   if (const auto* found = variables_.if_contains(name)) {
     const bool tainted = std::find(trusted_.begin(), trusted_.end(), name) == trusted_.end();
-    converted_.emplace_back(name, convert(*found, tainted, 0));
-    return converted_.back().second;
+    outside_.emplace_back(name, convert(*found, tainted, 0));
+    return outside_.back().second;
   }
   if (const FunctionEntry* entry = find_function(name)) {
     auto function = make_object<Function>(budget_);
     function->entry = entry;
-    return Value(Kind::kFunction, std::move(function));
+    outside_.emplace_back(entry->name, Value(Kind::kFunction, std::move(function)));
+    return outside_.back().second;
   }
   return Value::undefined(fmt::format("{} is undefined", quote(name)));
 }

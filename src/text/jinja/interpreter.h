@@ -140,8 +140,8 @@ class Interpreter {
   const json::object& variables_;
   const std::span<const std::string> trusted_;
   const Clock& clock_;
-  std::vector<std::pair<std::string_view, Value>> converted_;  // variables of the request looked up so far
-  std::vector<std::unique_ptr<Variables>> kept_scopes_;        // captured by macros
+  std::vector<std::pair<std::string_view, Value>> outside_;  // variables and functions looked up so far
+  std::vector<std::unique_ptr<Variables>> kept_scopes_;      // captured by macros
   std::vector<std::shared_ptr<Namespace>> kept_namespaces_;
   size_t num_captured_ = 0;
   Charge kept_charge_;

@@ -57,7 +57,9 @@ class CharacterIterator final : public Iterator {
     const Text& text = of_.text();
     if (at_ >= text.view.size()) return false;
     const size_t end = at_ + static_cast<size_t>(decode_utf8(text.view, at_).length);
-    out = make_part(in.budget(), text, at_, end);
+    TextBuilder character(in.budget());  // a plain text, also of markup
+    character.append(text, at_, end);
+    out = character.finish();
     at_ = end;
     return true;
   }

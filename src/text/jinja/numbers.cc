@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include "base/utf8.h"
 #include "text/jinja/unicode.h"
@@ -12,6 +13,22 @@ namespace idefics::jinja {
 namespace {
 
 [[noreturn]] void fail_range() { fail("a whole number goes beyond 64 bits"); }
+
+// With the decimal digits of all scripts as 0 to 9.
+std::string with_ascii_digits(std::string_view text) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint c = decode_utf8(text, at);
+    const auto value = c.value < 0x80 ? std::nullopt : decimal_value(c.value);
+    if (value.has_value()) {
+      out += static_cast<char>('0' + *value);
+    } else {
+      out += text.substr(at, static_cast<size_t>(c.length));
+    }
+    at += static_cast<size_t>(c.length);
+  }
+  return out;
+}
 
 std::string_view strip(std::string_view text) {
   while (!text.empty()) {
@@ -65,7 +82,8 @@ int64_t take_prefix(std::string_view& text, int64_t base) {
 
 std::optional<int64_t> parse_int(std::string_view text, int64_t base) {
   if (base != 0 && (base < 2 || base > 36)) return std::nullopt;
-  text = strip(text);
+  const std::string ascii = with_ascii_digits(strip(text));
+  text = ascii;
   bool negative = false;
   if (!text.empty() && (text[0] == '+' || text[0] == '-')) {
     negative = text[0] == '-';
@@ -87,7 +105,7 @@ std::optional<int64_t> parse_int(std::string_view text, int64_t base) {
 }
 
 std::optional<double> parse_float(std::string_view text) {
-  const auto digits = without_underscores(strip(text));
+  const auto digits = without_underscores(with_ascii_digits(strip(text)));
   if (!digits.has_value() || digits->empty()) return std::nullopt;
   std::string_view number = *digits;
   if (number[0] == '+') number.remove_prefix(1);
@@ -170,20 +188,27 @@ int64_t floor_modulo(int64_t a, int64_t b) {
   return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
 }
 
-double floor_modulo(double a, double b) {
+namespace {
+
+// Quotient and rest in the very steps of CPython, whose roundings show in large quotients.
+std::pair<double, double> float_divmod(double a, double b) {
   if (b == 0) fail("division by zero");
   double rest = std::fmod(a, b);
-  if (rest == 0) return std::copysign(0.0, b);
-  if ((rest < 0) != (b < 0)) rest += b;
-  return rest;
+  double quotient = (a - rest) / b;
+  if (rest == 0) {
+    rest = std::copysign(0.0, b);
+  } else if ((b < 0) != (rest < 0)) {
+    rest += b;
+    quotient -= 1.0;
+  }
+  if (quotient == 0) return {std::copysign(0.0, a / b), rest};
+  const double down = std::floor(quotient);
+  return {quotient - down > 0.5 ? down + 1.0 : down, rest};
 }
 
-double floor_divide(double a, double b) {
-  const double rest = floor_modulo(a, b);
-  const double quotient = (a - rest) / b;
-  if (quotient == 0) return std::copysign(0.0, a / b);
-  const double down = std::floor(quotient);
-  return quotient - down > 0.5 ? down + 1.0 : down;
-}
+}  // namespace
+
+double floor_divide(double a, double b) { return float_divmod(a, b).first; }
+double floor_modulo(double a, double b) { return float_divmod(a, b).second; }
 
 }  // namespace idefics::jinja

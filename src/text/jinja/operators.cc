@@ -86,6 +86,16 @@ Value repeat(Budget& budget, const Value& value, int64_t times) {
   return out.finish(value.kind());
 }
 
+bool range_contains(const Range& range, int64_t number) {
+  if (range.size == 0) return false;
+  const int64_t last = range.at(range.size - 1);
+  const int64_t low = std::min(range.start, last), high = std::max(range.start, last);
+  if (number < low || number > high) return false;
+  const uint64_t distance = static_cast<uint64_t>(number) - static_cast<uint64_t>(range.start);
+  const uint64_t step = static_cast<uint64_t>(range.step);
+  return range.step > 0 ? distance % step == 0 : (uint64_t{0} - distance) % (uint64_t{0} - step) == 0;
+}
+
 }  // namespace
 
 Value arithmetic(Interpreter& in, Operator op, const Value& a, const Value& b) {
@@ -133,14 +143,9 @@ bool contains(Interpreter& in, const Value& container, const Value& value) {
     case Kind::kView:
       if (container.as<View>().part == View::Part::kKeys) return container.as<View>().of.dict().find(value) != nullptr;
       break;
-    case Kind::kRange: {
-      const Range& range = container.as<Range>();
-      if (!value.is_integral() || range.size == 0) return false;
-      const int64_t number = value.integer();
-      const int64_t low = std::min(range.start, range.at(range.size - 1)),
-                    high = std::max(range.start, range.at(range.size - 1));
-      return number >= low && number <= high && (number - range.start) % range.step == 0;
-    }
+    case Kind::kRange:
+      if (value.is_integral()) return range_contains(container.as<Range>(), value.integer());
+      break;
     default: break;
   }
   const auto items = iterate(in, container);

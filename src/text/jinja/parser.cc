@@ -94,7 +94,7 @@ class Parser {
         expect(TokenKind::kCloseBlock, "%}");
       }
     }
-    if (ends.size() > 0) fail_here(fmt::format("the template ends before {{% {} %}}", fmt::join(ends, " %}} or {{% ")));
+    if (ends.size() > 0) fail_here(fmt::format("the template ends before {{% {} %}}", fmt::join(ends, " %} or {% ")));
     return out;
   }
 
@@ -225,6 +225,7 @@ class Parser {
     auto out = std::make_unique<CallBlockStatement>(line());
     take();
     out->caller.name = "caller";
+    out->caller.is_caller = true;
     if (current().is_operator("(")) signature(out->caller);
     ExprPtr call = expression();
     auto* postfix = call->kind == ExprKind::kPostfix ? static_cast<PostfixExpr*>(call.get()) : nullptr;

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/utf8.h"
+#include "text/jinja/interpreter.h"
 #include "text/jinja/unicode.h"
 #include "text/jinja/value.h"
 
@@ -102,8 +103,19 @@ void append_plain_repr(TextBuilder& out, const Value& value) {
     }
     case Kind::kNamespace: {
       Nesting nesting(out.budget());  // a namespace can hold itself
-      out.append("<TemplateNamespace ", false);
+      out.append("<Namespace ", false);
       append_pairs(out, value.as<Namespace>().attributes);
+      return out.append(">", false);
+    }
+    case Kind::kMacro: {
+      const Routine& routine = *value.as<Macro>().routine;
+      return out.append(routine.is_caller ? "<Macro anonymous>" : fmt::format("<Macro {}>", quote(routine.name)),
+                        false);
+    }
+    case Kind::kLoop: {
+      const Loop& loop = value.as<Loop>();
+      out.append(fmt::format("<LoopContext {}", loop.index0 + 1), false);
+      if (loop.length.has_value()) out.append(fmt::format("/{}", *loop.length), false);
       return out.append(">", false);
     }
     default: return out.append(fmt::format("<{}>", type_name(value)), false);  // Python prints an address here

@@ -227,7 +227,7 @@ std::vector<Value> split(Budget& budget, const Text& text, const std::optional<s
   for (skip(true); at < view.size(); skip(true)) {
     const size_t begin = at;
     if (done()) {
-      out.push(strip(budget, make_part(budget, text, begin, view.size()).text(), std::nullopt, false, true));
+      out.push(make_part(budget, text, begin, view.size()));
       break;
     }
     skip(false);
@@ -267,7 +267,7 @@ std::vector<Value> split_from_right(Budget& budget, const Text& text, const std:
     for (skip(true); end > 0; skip(true)) {
       const size_t piece_end = end;
       if (done()) {
-        out.push(strip(budget, make_part(budget, text, 0, piece_end).text(), std::nullopt, true, false));
+        out.push(make_part(budget, text, 0, piece_end));
         break;
       }
       skip(false);

@@ -61,6 +61,12 @@ bool is_line_end(char32_t c) {
 
 bool is_alpha(char32_t c) { return find_run(kAlpha, c) != nullptr; }
 bool is_decimal(char32_t c) { return find_run(kDecimal, c) != nullptr; }
+
+std::optional<int> decimal_value(char32_t c) {
+  const Run* run = find_run(kDecimal, c);  // every run begins with a zero
+  return run == nullptr ? std::nullopt : std::optional<int>(static_cast<int>((c - run->first) % 10));
+}
+
 bool is_digit(char32_t c) { return find_run(kDigit, c) != nullptr; }
 bool is_numeric(char32_t c) { return find_run(kNumeric, c) != nullptr; }
 bool is_printable(char32_t c) { return find_run(kPrintable, c) != nullptr; }

@@ -1,6 +1,7 @@
 // What Python's str methods know about characters: properties and full case mappings of Unicode 14.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -9,6 +10,7 @@ namespace idefics::jinja {
 bool is_space(char32_t c);  // str.isspace, and the blanks that strip() and split() remove
 bool is_alpha(char32_t c);
 bool is_decimal(char32_t c);
+std::optional<int> decimal_value(char32_t c);
 bool is_digit(char32_t c);
 bool is_numeric(char32_t c);
 bool is_printable(char32_t c);  // what repr() leaves as it is

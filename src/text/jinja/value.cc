@@ -66,6 +66,16 @@ bool equal_dicts(Budget& budget, const Dict& a, const Dict& b) {
   return true;
 }
 
+// Views of keys and of items compare like sets; views of values only by identity.
+bool equal_views(Budget& budget, const View& a, const View& b) {
+  const Dict &x = a.of.dict(), &y = b.of.dict();
+  if (a.part != b.part || a.part == View::Part::kValues) return &a == &b;
+  if (a.part == View::Part::kItems) return equal_dicts(budget, x, y);
+  return x.entries.size() == y.entries.size() &&
+         std::all_of(x.entries.begin(), x.entries.end(),
+                     [&](const auto& entry) { return y.find(entry.first) != nullptr; });
+}
+
 bool less_items(Budget& budget, const std::vector<Value>& a, const std::vector<Value>& b) {
   for (size_t i = 0; i < a.size() && i < b.size(); ++i) {
     if (!equal(budget, a[i], b[i])) return less(budget, a[i], b[i]);
@@ -202,6 +212,7 @@ void TextBuilder::make_room(size_t more) {
   const size_t needed = text_.size() + more;
   if (needed <= text_.capacity()) return;
   const size_t capacity = std::max(needed, text_.capacity() * 2);
+  budget().expect_memory(capacity);  // beside what is there, until it has moved
   charge_.grow_to(sizeof(Text) + capacity + taint_.ranges().size() * sizeof(TextRange));
   text_.reserve(capacity);
 }
@@ -256,6 +267,7 @@ Value TextBuilder::finish(bool markup) {
 
 void ListBuilder::reserve(size_t count) {
   if (count > SIZE_MAX / 2 / sizeof(Value)) fail("a list grows too long");
+  charge_.budget()->expect_memory(count * sizeof(Value));  // beside what is there, until it has moved
   charge_.grow_to(count * sizeof(Value));
   items_.reserve(count);
 }
@@ -373,6 +385,7 @@ bool equal(Budget& budget, const Value& a, const Value& b) {
       const Range &x = a.as<Range>(), &y = b.as<Range>();
       return x.size == y.size && (x.size == 0 || (x.start == y.start && (x.size == 1 || x.step == y.step)));
     }
+    case Kind::kView: return equal_views(budget, a.as<View>(), b.as<View>());
     default: return identical(a, b);
   }
 }
@@ -404,7 +417,7 @@ std::string_view type_name(const Value& value) {
     case Kind::kRange: return "range";
     case Kind::kView: return "dict view";
     case Kind::kIterator: return "generator";
-    case Kind::kNamespace: return "TemplateNamespace";
+    case Kind::kNamespace: return "Namespace";
     case Kind::kMacro: return "Macro";
     case Kind::kLoop: return "LoopContext";
     case Kind::kMethod: return "method";
@@ -430,7 +443,8 @@ size_t hash_of(const Value& value) {
       return hash;
     }
     case Kind::kList:
-    case Kind::kDict: fail(fmt::format("a value of type {} cannot be a key", type_name(value)));
+    case Kind::kDict:
+    case Kind::kView: fail(fmt::format("a value of type {} cannot be a key", type_name(value)));
     case Kind::kNone:
     case Kind::kUndefined: return 1;
     default: return std::hash<const void*>{}(value.object());
