@@ -1,0 +1,18 @@
+// Sends a request to an engine and shows the answer while it comes.
+#pragma once
+
+#include <functional>
+#include <string_view>
+
+#include "cli/messages_file.h"
+#include "idefics/engine.h"
+
+namespace idefics::cli {
+
+// Shows progress on a terminal, gives the text to `show` piece by piece, and stops at Ctrl-C: then the answer's finish
+// reason is kCancelled. `answer_elsewhere`: `show` does not write to the terminal that shows the progress.
+// Errors: those of Engine::generate; a damaged picture is named by its file.
+Answer ask(Engine& engine, const Request& request, const Conversation& conversation, bool answer_elsewhere,
+           const std::function<void(std::string_view)>& show);
+
+}  // namespace idefics::cli

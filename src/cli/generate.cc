@@ -1,0 +1,104 @@
+// idefics generate: one question, one answer.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <memory>
+
+#include "base/json.h"
+#include "cli/ask.h"
+#include "cli/progress.h"
+#include "cli/shared_flags.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+
+namespace idefics::cli {
+
+namespace {
+
+struct Generate {
+  ModelArgument model;
+  InputFlags input;
+  ImageFlags images;
+  SamplingFlags sampling;
+  EngineFlags engine;
+  bool json = false;
+};
+
+int64_t peak_rss_bytes() {
+  struct rusage usage {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return int64_t{1024} * usage.ru_maxrss;
+}
+
+std::string to_json(const Engine& engine, const Answer& answer, double load_ms) {
+  const Timings& t = answer.timings;
+  const json::object timings = {{"load_ms", load_ms},
+                                {"preprocess_ms", t.preprocess_ms},
+                                {"vision_ms", t.vision_ms},
+                                {"prefill_ms", t.prefill_ms},
+                                {"ttft_ms", t.ttft_ms},
+                                {"decode_ms", t.decode_ms},
+                                {"decode_tokens_per_s", t.decode_tokens_per_s}};
+  const json::object object = {
+      {"text", answer.text},
+      {"token_ids", json::value_from(answer.token_ids)},
+      {"prompt_token_ids", json::value_from(answer.prompt_token_ids)},
+      {"finish_reason", finish_reason_name(answer.finish_reason)},
+      {"prompt_tokens", answer.prompt_token_ids.size()},
+      {"image_tokens", answer.image_tokens},
+      {"tiles", answer.tiles},
+      {"generated_tokens", answer.token_ids.size()},
+      {"seed", answer.seed},
+      {"timings", timings},
+      {"peak_rss_bytes", peak_rss_bytes()},
+      {"kernels", engine.kernels()},
+      {"dtype", engine.dtype()},
+  };
+  return json::serialize(object) + "\n";
+}
+
+int run(const Generate& options) {
+  const Conversation conversation = options.input.read();
+  options.model.require();
+  Request request{conversation.messages, {}, options.sampling.apply({}), options.sampling.skip_special()};
+  request.prompt.images = options.images.options();
+
+  const auto start = std::chrono::steady_clock::now();
+  Progress loading(true);
+  loading.say("loading " + options.model.folder);
+  Engine engine = Engine::load(options.model.folder, options.engine.options());
+  loading.clear();
+  const std::chrono::duration<double, std::milli> load_time = std::chrono::steady_clock::now() - start;
+
+  request.sampling = options.sampling.apply(engine.default_sampling());
+  const bool elsewhere = options.json || !is_terminal(STDOUT_FILENO);
+  const Answer answer = ask(engine, request, conversation, elsewhere, [&](std::string_view delta) {
+    if (!options.json) print(delta);
+  });
+  print(options.json ? to_json(engine, answer, load_time.count()) : "\n");
+  if (answer.finish_reason == FinishReason::kCancelled)
+    throw Error(ErrorCode::kCancelled, "interrupted before the answer was complete");
+  return 0;
+}
+
+}  // namespace
+
+void add_generate(CommandLine& line) {
+  Verb& verb = line.add_verb("generate", "Answer one question about pictures.",
+                             "idefics generate models/tiny-cards --image card.png -p 'What colour is the circle?'",
+                             "The text of the answer goes to standard output as it comes, exactly as the model writes "
+                             "it and with a line end behind it. Sampling is as the model's generation_config.json says "
+                             "unless an option says otherwise.");
+  const auto options = std::make_shared<Generate>();
+  options->model.describe(verb);
+  options->input.describe(verb);
+  options->images.describe(verb);
+  options->sampling.describe(verb);
+  options->engine.describe(verb);
+  verb.group("Output");
+  verb.flag("--json", "Print one JSON object: text, token ids, counts, timings, peak memory", options->json);
+  verb.action([options] { return run(*options); });
+}
+
+}  // namespace idefics::cli
