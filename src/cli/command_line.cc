@@ -183,6 +183,13 @@ void Verb::text(const std::string& names, const std::string& what, const std::st
   });
 }
 
+void Verb::required_text(const std::string& names, const std::string& what, const std::string& help,
+                         std::string& value) {
+  CLI::Option* option = add(names, what, help);
+  option->required();
+  readers_.push_back([option, &value] { value = option->results().back(); });
+}
+
 void Verb::texts(const std::string& names, const std::string& what, const std::string& help,
                  std::vector<std::string>& values) {
   CLI::Option* option = add(names, what, help);

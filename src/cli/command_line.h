@@ -35,6 +35,7 @@ class Verb {
   // `names`: "-p,--prompt"; `what`: how the value is called, "TEXT", "FILE", "DIR", or its choices "auto|f32|bf16".
   void text(const std::string& names, const std::string& what, const std::string& help,
             std::optional<std::string>& value);
+  void required_text(const std::string& names, const std::string& what, const std::string& help, std::string& value);
   void texts(const std::string& names, const std::string& what, const std::string& help,
              std::vector<std::string>& values);
   // A whole number from `min` to `max`.

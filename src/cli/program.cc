@@ -14,6 +14,11 @@ void add_all_verbs(CommandLine& line) {
   add_generate(line);
   add_show(line);
   add_tiles(line);
+  add_render(line);
+  add_tokenize(line);
+  add_detokenize(line);
+  add_completion(line);
+  add_man(line);
 }
 
 int run_program(int argc, const char* const* argv) noexcept {

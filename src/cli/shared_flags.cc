@@ -49,7 +49,7 @@ std::string read_prompt_from_stdin() {
 }  // namespace
 
 void ModelArgument::describe(Verb& verb) {
-  verb.argument("MODEL", "Folder of a checkpoint: config.json, tokenizer.json, model.safetensors, ...", folder);
+  verb.argument("MODEL", "Folder of a checkpoint, with config.json, tokenizer.json, model.safetensors", folder);
 }
 
 void ModelArgument::require() const {
