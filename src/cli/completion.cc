@@ -171,7 +171,8 @@ _idefics() {{
   case $verb in
 {3}  esac
 }}
-compdef _idefics {0}
+# Found in $fpath, this file is itself the function; sourced, it registers it.
+if [[ $funcstack[1] == _idefics ]]; then _idefics "$@"; else compdef _idefics {0}; fi
 )sh",
                      tree.name, verbs, words(option_names(tree.options)), cases);
 }

@@ -12,7 +12,9 @@ namespace idefics::cli {
 
 void add_all_verbs(CommandLine& line) {
   add_generate(line);
+  add_chat(line);
   add_show(line);
+  add_doctor(line);
   add_tiles(line);
   add_render(line);
   add_tokenize(line);
