@@ -2,6 +2,7 @@
 
 #include <histedit.h>
 #include <langinfo.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <clocale>
@@ -45,10 +46,12 @@ class EditReader : public LineReader {
     ::el_set(el, EL_PROMPT, &EditReader::prompt_of);
     ::el_set(el, EL_EDITOR, "emacs");
     ::el_set(el, EL_HIST, ::history, history_.get());
-    // Ctrl-C comes as a key while a line is edited, so that it can drop the line instead of ending the program.
+    // Ctrl-C and Ctrl-Z come as keys while a line is edited: Ctrl-C drops the line instead of ending the program.
     ::el_set(el, EL_ADDFN, "idefics-drop", "forget the line", &EditReader::drop);
-    ::el_set(el, EL_SETTY, "-d", "intr=", nullptr);
+    ::el_set(el, EL_ADDFN, "idefics-suspend", "stop the program until fg", &EditReader::suspend);
+    ::el_set(el, EL_SETTY, "-d", "-isig", nullptr);
     ::el_set(el, EL_BIND, "^C", "idefics-drop", nullptr);
+    ::el_set(el, EL_BIND, "^Z", "idefics-suspend", nullptr);
   }
 
   Line read(const std::string& prompt) override {
@@ -79,6 +82,12 @@ class EditReader : public LineReader {
     self(el).dropped_ = true;
     std::fputs("^C\n", stdout);
     return CC_NEWLINE;
+  }
+  static unsigned char suspend(EditLine* el, int) {
+    ::el_set(el, EL_PREP_TERM, 0);
+    ::raise(SIGTSTP);
+    ::el_set(el, EL_PREP_TERM, 1);
+    return CC_REDISPLAY;
   }
 
   struct End {
