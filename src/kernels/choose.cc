@@ -79,6 +79,7 @@ const Table& amx_table() {
     Table t = kAvx512Table;
     t.name = "amx";
     t.gemm_bf16 = kAmxKernels.gemm_bf16;
+    t.attention_bf16 = kAmxKernels.attention_bf16;
     return t;
   }();
   return table;

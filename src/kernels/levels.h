@@ -12,6 +12,7 @@ extern const Table kAvx512Table;  // x86-64 only
 // Tiles multiply bf16 only: the level "amx" is "avx512" with these slots replaced.
 struct AmxKernels {
   void (*gemm_bf16)(const GemmArgs&) noexcept;
+  void (*attention_bf16)(const AttentionArgs&) noexcept;
 };
 extern const AmxKernels kAmxKernels;  // x86-64 only
 
