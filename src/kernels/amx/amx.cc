@@ -1,8 +1,5 @@
 // The AMX level: products of bf16 matrices on tiles. A tile of the right operand is 16 rows of pairs by 16 columns, and
 // packed matrices and blocks hold exactly that, at a stride of 256 bytes; so nothing is repacked.
-//
-// The intrinsics of GCC 12 do not say that loads read memory: fence() must stand between writes to a buffer and loads
-// from it.
 #include <immintrin.h>
 
 #include "kernels/avx512/vectors.h"
@@ -12,7 +9,28 @@
 namespace idefics::kernels {
 namespace {
 
-inline void fence() { asm volatile("" ::: "memory"); }
+// ---- tiles
+//
+// In assembly: the intrinsics of GCC 12 do not tell the compiler that tileloadd reads memory, and take no template
+// argument as the number of a tile.
+
+template <int kTile>
+inline void clear() {
+  asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
+}
+template <int kTile>
+inline void load(const void* from, int64_t stride) {
+  asm volatile("tileloadd (%1,%2), %%tmm%c0" ::"i"(kTile), "r"(from), "r"(stride) : "memory");
+}
+template <int kTile>
+inline void store(void* to, int64_t stride) {
+  asm volatile("tilestored %%tmm%c0, (%1,%2)" ::"i"(kTile), "r"(to), "r"(stride) : "memory");
+}
+// sums += a * b
+template <int kSums, int kA, int kB>
+inline void dot() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kA), "i"(kB));
+}
 
 constexpr int32_t kTileRows = 16;
 constexpr int32_t kTileWords = 16;  // in a row of a tile: 16 floats, or 16 pairs of bf16
@@ -28,10 +46,7 @@ struct alignas(64) Shapes {
     rows[tile] = static_cast<uint8_t>(tile_rows);
     row_bytes[tile] = static_cast<uint16_t>(words * kWord);
   }
-  void load() const {
-    fence();
-    _tile_loadconfig(this);
-  }
+  void load() const { asm volatile("ldtilecfg (%0)" ::"r"(this) : "memory"); }
 };
 
 // ---- GEMM
@@ -52,23 +67,22 @@ void shape_gemm(int32_t rows) {
 }
 
 inline void clear_sums() {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  clear<0>();
+  clear<1>();
+  clear<2>();
+  clear<3>();
 }
 inline void load_sums(const float* sums) {
-  fence();
-  _tile_loadd(0, sums, kRowBytes);
-  _tile_loadd(1, sums + 16, kRowBytes);
-  _tile_loadd(2, sums + 32, kRowBytes);
-  _tile_loadd(3, sums + 48, kRowBytes);
+  load<0>(sums, kRowBytes);
+  load<1>(sums + 16, kRowBytes);
+  load<2>(sums + 32, kRowBytes);
+  load<3>(sums + 48, kRowBytes);
 }
 inline void store_sums(float* sums) {
-  _tile_stored(0, sums, kRowBytes);
-  _tile_stored(1, sums + 16, kRowBytes);
-  _tile_stored(2, sums + 32, kRowBytes);
-  _tile_stored(3, sums + 48, kRowBytes);
+  store<0>(sums, kRowBytes);
+  store<1>(sums + 16, kRowBytes);
+  store<2>(sums + 32, kRowBytes);
+  store<3>(sums + 48, kRowBytes);
 }
 
 // With few rows the panel comes from memory. Fetching 2 KiB ahead, a tile's worth with each tile, took a GEMV from
@@ -82,19 +96,19 @@ inline void fetch_ahead(const char* b) {
 // Adds the products of 16 words.
 template <bool kFetch>
 inline void multiply_step(const char* a, int64_t a_stride, const char* b) {
-  _tile_loadd(4, a, a_stride);
+  load<4>(a, a_stride);
   if (kFetch) fetch_ahead(b);
-  _tile_loadd(5, b, kRowBytes);
-  _tile_dpbf16ps(0, 4, 5);
+  load<5>(b, kRowBytes);
+  dot<0, 4, 5>();
   if (kFetch) fetch_ahead(b + 1024);
-  _tile_loadd(6, b + 64, kRowBytes);
-  _tile_dpbf16ps(1, 4, 6);
+  load<6>(b + 64, kRowBytes);
+  dot<1, 4, 6>();
   if (kFetch) fetch_ahead(b + 2048);
-  _tile_loadd(7, b + 128, kRowBytes);
-  _tile_dpbf16ps(2, 4, 7);
+  load<7>(b + 128, kRowBytes);
+  dot<2, 4, 7>();
   if (kFetch) fetch_ahead(b + 3072);
-  _tile_loadd(5, b + 192, kRowBytes);
-  _tile_dpbf16ps(3, 4, 5);
+  load<5>(b + 192, kRowBytes);
+  dot<3, 4, 5>();
 }
 
 // The last words of K when they do not fill a tile, with zeros behind them.
@@ -110,7 +124,6 @@ inline void copy_words(const char* from, int32_t words, char* to) {
 
 inline void multiply_tail(const char* a, int64_t a_stride, int32_t rows, int32_t words, Tail& tail) {
   for (int32_t r = 0; r < rows; ++r) copy_words(a + r * a_stride, words, tail.a + r * 64);
-  fence();
   multiply_step<false>(tail.a, 64, tail.b);
 }
 
@@ -127,7 +140,6 @@ void multiply_panel(const GemmArgs& a, int32_t panel, int32_t m0, int32_t m1, in
       float* group = sums + (m - m0) * kPanel;
       const char* row = static_cast<const char*>(a.a) + m * a_stride;
       word0 == 0 ? clear_sums() : load_sums(group);
-      fence();
       for (int32_t word = word0; word < word1; word += kTileWords) {
         const char* from = b + int64_t{word} * kRowBytes;
         rows <= kFewRows ? multiply_step<true>(row + int64_t{word} * kWord, a_stride, from)
@@ -163,32 +175,27 @@ void gemm(const GemmArgs& args) noexcept {
     shape_gemm(rest);
     multiply_panel(a, panel, m1, a.m1, rest, tail);
   }
-  _tile_release();
+  asm volatile("tilerelease");
 }
 
 // ---- attention
 //
-// As kernels/simd_attention.h has it, with 16 query rows in a group and whatever a group needs in L1. The products for
-// the scores of the next step are started before the exponentials of this one, so that tiles and vectors work together.
+// As kernels/simd_attention.h has it, for groups of 16 query rows. Several groups take a block together, first all on
+// tiles (scores), then all on vectors (softmax), then all on tiles again (weighted values): for about 280 cycles after
+// each tile instruction one of the two multipliers for vectors stands still, so the fewer changes the better.
 
-constexpr int32_t kGroups = 2;  // share a block while it is in L1
-constexpr int32_t kBlockSteps = kBlock / 2 / kTileWords;
+constexpr int32_t kGroups = 2;
 
 // The state of 16 rows between two blocks. Rows that the call does not have see what the last one sees, and are
 // dropped.
 struct Group {
   alignas(64) uint16_t q[kTileRows * kMaxHead];  // [16][dp]
   alignas(64) float out[kTileRows * kMaxHead];   // [16][dp] sum of probability * value, relative to `max`
+  alignas(64) float scores[kTileRows * kBlock];  // of the block in hand; then probabilities, with the same stride
   alignas(64) float max[kTileRows];
   __m512 sum[kTileRows];  // sums of probabilities, relative to `max`, one for each lane
   int32_t limit[kTileRows];
   int32_t least, most;  // of the limits
-};
-
-// One block for one group.
-struct Step {
-  alignas(64) float scores[kTileRows * kBlock];
-  alignas(64) uint16_t probabilities[kTileRows * kBlock];
 };
 
 // What a call has in hand.
@@ -196,9 +203,11 @@ struct Attention {
   AttentionArgs args;
   int32_t rows;  // of a tile, in all groups
   int32_t dp;
+  // |scale| log2(e): exp(scale q k) = 2^(factor (sign q) k). With a factor above zero the highest score need not be
+  // scaled before it is known to be the highest; a scale of zero becomes a sign of zero.
+  float factor, sign;
   Group groups[kGroups];
-  Step steps[2];
-  alignas(64) uint16_t values[kBlock * kMaxHead];  // a V block without the values that some row must not see
+  alignas(64) uint16_t values[kBlock * kMaxHead];  // a V block without the values that rows must not see
 };
 
 // Tiles 0 to 3 are sums, 4 and 5 operands; 6 and 7 take the words of D that do not fill a tile.
@@ -213,58 +222,99 @@ void shape_attention(int32_t rows, int32_t tail_words) {
   shapes.load();
 }
 
-void start(Attention& a, int32_t r0, Group& group) {
+// sums 0 .. kTiles-1 += a * b
+template <int kTiles, int kA, int kB>
+inline void multiply_columns(const void* a, int64_t a_stride, const char* b, int64_t b_stride) {
+  load<kA>(a, a_stride);
+  load<kB>(b, b_stride);
+  dot<0, kA, kB>();
+  if constexpr (kTiles > 1) {
+    load<kB>(b + 64, b_stride);
+    dot<1, kA, kB>();
+  }
+  if constexpr (kTiles > 2) {
+    load<kB>(b + 128, b_stride);
+    dot<2, kA, kB>();
+  }
+  if constexpr (kTiles > 3) {
+    load<kB>(b + 192, b_stride);
+    dot<3, kA, kB>();
+  }
+}
+
+void score(const Attention& a, int32_t block, Group& group) {
+  const char* k = static_cast<const char*>(a.args.k_blocks[block]);
+  const int32_t words = a.dp / 2;
+  clear_sums();
+  int32_t word = 0;
+  for (; word + kTileWords <= words; word += kTileWords) {
+    multiply_columns<4, 4, 5>(group.q + 2 * word, a.dp * 2, k + word * kRowBytes, kRowBytes);
+  }
+  if (word < words) multiply_columns<4, 6, 7>(group.q + 2 * word, a.dp * 2, k + word * kRowBytes, kRowBytes);
+  store_sums(group.scores);
+}
+
+// out += probabilities * values, for the kTiles tiles of columns from `column` on.
+template <int kTiles>
+inline void add_columns(int32_t dp, const char* v, int32_t column, Group& group) {
+  const int32_t stride = dp * kWord;
+  const char* p = reinterpret_cast<const char*>(group.scores);
+  const char* b = v + column * kWord;
+  float* sums = group.out + column;
+  load<0>(sums, stride);
+  if constexpr (kTiles > 1) load<1>(sums + 16, stride);
+  if constexpr (kTiles > 2) load<2>(sums + 32, stride);
+  if constexpr (kTiles > 3) load<3>(sums + 48, stride);
+  for (int32_t i = 0; i < kBlock / 2 / kTileWords; ++i) {
+    multiply_columns<kTiles, 4, 5>(p + i * 64, kRowBytes, b + i * kTileWords * stride, stride);
+  }
+  store<0>(sums, stride);
+  if constexpr (kTiles > 1) store<1>(sums + 16, stride);
+  if constexpr (kTiles > 2) store<2>(sums + 32, stride);
+  if constexpr (kTiles > 3) store<3>(sums + 48, stride);
+}
+
+void add_values(int32_t dp, const void* values, Group& group) {
+  const char* v = static_cast<const char*>(values);
+  int32_t column = 0;
+  for (; column + 64 <= dp; column += 64) add_columns<4>(dp, v, column, group);
+  switch ((dp - column) / 16) {
+    case 3: return add_columns<3>(dp, v, column, group);
+    case 2: return add_columns<2>(dp, v, column, group);
+    case 1: return add_columns<1>(dp, v, column, group);
+  }
+}
+
+inline const float* query(const AttentionArgs& args, int32_t row) {
+  const int32_t token = row / args.group, head = row % args.group;
+  return args.q + token * args.q_stride + int64_t{head} * args.d;
+}
+
+void start(const Attention& a, int32_t r0, Group& group) {
   const AttentionArgs& args = a.args;
   group.least = INT32_MAX;
   group.most = 0;
   for (int32_t r = 0; r < a.rows; ++r) {
     const int32_t row = r0 + r < args.r1 ? r0 + r : args.r1 - 1;
-    const int32_t token = row / args.group, head = row % args.group;
-    const float* q = args.q + token * args.q_stride + int64_t{head} * args.d;
+    const float* q = query(args, row);
     for (int32_t i = 0; i < a.dp; i += 16) {
-      Avx512Vectors::store_first(group.q, DType::kBf16, r * a.dp + i, 16, Avx512Vectors::load_first(q + i, args.d - i));
+      const __m512 x = _mm512_mul_ps(Avx512Vectors::load_first(q + i, args.d - i), _mm512_set1_ps(a.sign));
+      Avx512Vectors::store_first(group.q, DType::kBf16, r * a.dp + i, 16, x);
       _mm512_store_ps(group.out + r * a.dp + i, _mm512_setzero_ps());
     }
     group.sum[r] = _mm512_setzero_ps();
-    group.limit[r] = args.limit[token];
+    group.limit[r] = args.limit[row / args.group];
     if (group.limit[r] < group.least) group.least = group.limit[r];
     if (group.limit[r] > group.most) group.most = group.limit[r];
   }
   _mm512_store_ps(group.max, _mm512_set1_ps(-__builtin_inff()));
 }
 
-void score(const Attention& a, int32_t block, const Group& group, Step& step) {
-  const char* k = static_cast<const char*>(a.args.k_blocks[block]);
-  const char* q = reinterpret_cast<const char*>(group.q);
-  const int32_t q_stride = a.dp * 2, words = a.dp / 2;
-  clear_sums();
-  fence();
-  int32_t word = 0;
-  for (; word + kTileWords <= words; word += kTileWords) {
-    const char* from = k + word * kRowBytes;
-    _tile_loadd(4, q + word * kWord, q_stride);
-    _tile_loadd(5, from, kRowBytes);
-    _tile_dpbf16ps(0, 4, 5);
-    _tile_loadd(5, from + 64, kRowBytes);
-    _tile_dpbf16ps(1, 4, 5);
-    _tile_loadd(5, from + 128, kRowBytes);
-    _tile_dpbf16ps(2, 4, 5);
-    _tile_loadd(5, from + 192, kRowBytes);
-    _tile_dpbf16ps(3, 4, 5);
+// Rows of queries lie far apart, and each is read once: nothing else fetches them in time.
+void fetch_queries(const AttentionArgs& args, int32_t r0, int32_t r1) {
+  for (int32_t r = r0; r < r1 && r < args.r1; ++r) {
+    for (int32_t i = 0; i < args.d; i += 16) _mm_prefetch(query(args, r) + i, _MM_HINT_T0);
   }
-  if (word < words) {
-    const char* from = k + word * kRowBytes;
-    _tile_loadd(6, q + word * kWord, q_stride);
-    _tile_loadd(7, from, kRowBytes);
-    _tile_dpbf16ps(0, 6, 7);
-    _tile_loadd(7, from + 64, kRowBytes);
-    _tile_dpbf16ps(1, 6, 7);
-    _tile_loadd(7, from + 128, kRowBytes);
-    _tile_dpbf16ps(2, 6, 7);
-    _tile_loadd(7, from + 192, kRowBytes);
-    _tile_dpbf16ps(3, 6, 7);
-  }
-  store_sums(step.scores);
 }
 
 // Lane r of the result is the highest lane of rows[r].
@@ -284,97 +334,74 @@ inline __m512 highest_of_rows(const __m512* rows) {
   return fold(fold(quads[0], quads[1]), fold(quads[2], quads[3]));
 }
 
-// Scores become probabilities relative to the new maximum; `sum` and `out` of the group are brought to that maximum.
-// kWhole: every row sees all keys of the block. `factor` is scale * log2(e): exp(scale s) = 2^(factor s).
+// Lane r of the result is the highest score of a key that row r sees. kWhole: every row sees all keys of the block.
 template <bool kWhole>
-void soften(const Attention& a, int32_t first_key, float factor, Group& group, Step& step) {
-  using V = Avx512Vectors;
+inline __m512 highest_scores(int32_t rows, int32_t first_key, const Group& group) {
   const __m512 least = _mm512_set1_ps(-__builtin_inff());
   __m512 high[kTileRows];
-  for (int32_t r = 0; r < kTileRows; ++r) {
-    high[r] = least;
-    if (r >= a.rows) continue;
+  for (int32_t r = 0; r < rows; ++r) {
     __m512 x[4];
     for (int32_t i = 0; i < 4; ++i) {
-      float* s = step.scores + r * kBlock + 16 * i;
-      x[i] = _mm512_mul_ps(_mm512_load_ps(s), _mm512_set1_ps(factor));
-      if (!kWhole) x[i] = V::keep_first(x[i], group.limit[r] - first_key - 16 * i, least);
-      _mm512_store_ps(s, x[i]);
+      x[i] = _mm512_load_ps(group.scores + r * kBlock + 16 * i);
+      if (!kWhole) x[i] = Avx512Vectors::keep_first(x[i], group.limit[r] - first_key - 16 * i, least);
     }
     high[r] = _mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3]));
   }
-  const __m512 block_max = highest_of_rows(high), old_max = _mm512_load_ps(group.max);
+  for (int32_t r = rows; r < kTileRows; ++r) high[r] = least;
+  return highest_of_rows(high);
+}
+
+// Brings the blocks that the tiles want next into L1 while vectors are at work.
+struct Fetch {
+  const char *k, *v;
+  int32_t lines;  // at each call, of each
+  void next() {
+    for (int32_t i = 0; i < lines; ++i, k += 64, v += 64) {
+      _mm_prefetch(k, _MM_HINT_T0);
+      _mm_prefetch(v, _MM_HINT_T0);
+    }
+  }
+};
+
+// Scores become probabilities relative to the new maximum; `sum` and `out` of the group are brought to that maximum.
+template <bool kWhole>
+void soften(const Attention& a, int32_t first_key, Group& group, Fetch& fetch) {
+  using V = Avx512Vectors;
+  const __m512 factor = _mm512_set1_ps(a.factor);
+  const __m512 block_max = highest_scores<kWhole>(a.rows, first_key, group), old_max = _mm512_load_ps(group.max);
   const __m512 max = _mm512_mask_mov_ps(old_max, _mm512_cmp_ps_mask(old_max, block_max, _CMP_LT_OQ), block_max);
-  alignas(64) float shrink[kTileRows];
-  _mm512_store_ps(shrink, V::exp2(_mm512_sub_ps(old_max, max)));
+  const __m512 shrink = V::exp2(_mm512_mul_ps(_mm512_sub_ps(old_max, max), factor));
+  alignas(64) float shrinks[kTileRows];
+  _mm512_store_ps(shrinks, shrink);
   _mm512_store_ps(group.max, max);
+  uint32_t shrunk = _mm512_cmp_ps_mask(shrink, _mm512_set1_ps(1.0f), _CMP_NEQ_UQ) & ((1u << a.rows) - 1u);
   for (int32_t r = 0; r < a.rows; ++r) {
-    uint16_t* p = step.probabilities + r * kBlock;
+    auto* p = reinterpret_cast<uint16_t*>(group.scores + r * kBlock);
     if (!kWhole && group.limit[r] <= first_key) {
       _mm512_store_si512(p, _mm512_setzero_si512());
       _mm512_store_si512(p + 32, _mm512_setzero_si512());
+      shrunk &= ~(1u << r);
       continue;
     }
     const __m512 row_max = _mm512_set1_ps(group.max[r]);
     __m512 x[4];
     for (int32_t i = 0; i < 4; ++i) {
-      x[i] = V::exp2(_mm512_sub_ps(_mm512_load_ps(step.scores + r * kBlock + 16 * i), row_max));
+      const __m512 score = _mm512_load_ps(group.scores + r * kBlock + 16 * i);
+      x[i] = V::exp2(_mm512_mul_ps(_mm512_sub_ps(score, row_max), factor));
+      if (!kWhole) x[i] = V::keep_first(x[i], group.limit[r] - first_key - 16 * i, V::zero());
     }
     const __m512 sum = _mm512_add_ps(_mm512_add_ps(x[0], x[1]), _mm512_add_ps(x[2], x[3]));
-    group.sum[r] = _mm512_fmadd_ps(group.sum[r], _mm512_set1_ps(shrink[r]), sum);
+    group.sum[r] = _mm512_fmadd_ps(group.sum[r], _mm512_set1_ps(shrinks[r]), sum);
     _mm512_store_si512(p, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(x[1], x[0])));
     _mm512_store_si512(p + 32, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(x[3], x[2])));
-    if (shrink[r] == 1.0f) continue;
+    fetch.next();
+  }
+  for (; shrunk != 0; shrunk &= shrunk - 1) {
+    const int32_t r = __builtin_ctz(shrunk);
     for (int32_t i = 0; i < a.dp; i += 16) {
       float* out = group.out + r * a.dp + i;
-      _mm512_store_ps(out, _mm512_mul_ps(_mm512_load_ps(out), _mm512_set1_ps(shrink[r])));
+      _mm512_store_ps(out, _mm512_mul_ps(_mm512_load_ps(out), _mm512_set1_ps(shrinks[r])));
     }
-  }
-}
-
-// out += probabilities * values for the kTiles tiles of columns from `column` on.
-template <int kTiles>
-inline void add_columns(const Attention& a, const Step& step, const char* v, int32_t column, float* out) {
-  const int32_t stride = a.dp * kWord;
-  const char* p = reinterpret_cast<const char*>(step.probabilities);
-  const char* b = v + column * kWord;
-  float* sums = out + column;
-  fence();
-  _tile_loadd(0, sums, stride);
-  if constexpr (kTiles > 1) _tile_loadd(1, sums + 16, stride);
-  if constexpr (kTiles > 2) _tile_loadd(2, sums + 32, stride);
-  if constexpr (kTiles > 3) _tile_loadd(3, sums + 48, stride);
-  for (int32_t i = 0; i < kBlockSteps; ++i, p += 64, b += kTileWords * stride) {
-    _tile_loadd(4, p, kBlock * 2);
-    _tile_loadd(5, b, stride);
-    _tile_dpbf16ps(0, 4, 5);
-    if constexpr (kTiles > 1) {
-      _tile_loadd(5, b + 64, stride);
-      _tile_dpbf16ps(1, 4, 5);
-    }
-    if constexpr (kTiles > 2) {
-      _tile_loadd(5, b + 128, stride);
-      _tile_dpbf16ps(2, 4, 5);
-    }
-    if constexpr (kTiles > 3) {
-      _tile_loadd(5, b + 192, stride);
-      _tile_dpbf16ps(3, 4, 5);
-    }
-  }
-  _tile_stored(0, sums, stride);
-  if constexpr (kTiles > 1) _tile_stored(1, sums + 16, stride);
-  if constexpr (kTiles > 2) _tile_stored(2, sums + 32, stride);
-  if constexpr (kTiles > 3) _tile_stored(3, sums + 48, stride);
-}
-
-void add_values(const Attention& a, const Step& step, const void* values, float* out) {
-  const char* v = static_cast<const char*>(values);
-  int32_t column = 0;
-  for (; column + 64 <= a.dp; column += 64) add_columns<4>(a, step, v, column, out);
-  switch ((a.dp - column) / 16) {
-    case 3: return add_columns<3>(a, step, v, column, out);
-    case 2: return add_columns<2>(a, step, v, column, out);
-    case 1: return add_columns<1>(a, step, v, column, out);
   }
 }
 
@@ -397,22 +424,51 @@ bool copy_values(const uint16_t* v, int32_t dp, int32_t first, int32_t count, ui
   return infinite == 0;
 }
 
-// The block for a group of which some row does not see all its keys. Their probabilities are zero; so their values do
-// nothing, once those that no row sees are zero as well. Only where an infinite or NaN value is seen by some rows and
-// not by others, each row needs values of its own: 0 * NaN would be NaN.
-void add_seen_values(Attention& a, int32_t block, Step& step, Group& group) {
-  const uint16_t* v = static_cast<const uint16_t*>(a.args.v_blocks[block]);
-  const int32_t first_key = block * kBlock;
-  if (copy_values(v, a.dp, group.least - first_key, group.most - first_key, a.values)) {
-    return add_values(a, step, a.values, group.out);
-  }
-  Group one;
+// Each row with the values that it sees.
+void add_values_row_by_row(Attention& a, const uint16_t* v, int32_t first_key, Group& group) {
+  alignas(64) float before[kTileRows * kMaxHead], after[kTileRows * kMaxHead];
+  const auto bytes = static_cast<size_t>(a.rows * a.dp) * sizeof(float);
+  __builtin_memcpy(before, group.out, bytes);
   for (int32_t r = 0; r < a.rows; ++r) {
     copy_values(v, a.dp, kBlock, group.limit[r] - first_key, a.values);
-    __builtin_memcpy(one.out, group.out, sizeof(float) * static_cast<size_t>(a.rows * a.dp));
-    add_values(a, step, a.values, one.out);
-    fence();
-    __builtin_memcpy(group.out + r * a.dp, one.out + r * a.dp, sizeof(float) * static_cast<size_t>(a.dp));
+    __builtin_memcpy(group.out, before, bytes);
+    add_values(a.dp, a.values, group);
+    __builtin_memcpy(after + r * a.dp, group.out + r * a.dp, bytes / static_cast<size_t>(a.rows));
+  }
+  __builtin_memcpy(group.out, after, bytes);
+}
+
+// The same where some row does not see the whole block. The probabilities of hidden keys are zero, so their values do
+// nothing once those that no row sees are zero as well. Only an infinite or NaN value that some rows see and others do
+// not must be kept from the others: 0 * NaN is NaN.
+void add_seen_values(Attention& a, const uint16_t* v, int32_t first_key, Group& group) {
+  if (copy_values(v, a.dp, group.least - first_key, group.most - first_key, a.values)) {
+    add_values(a.dp, a.values, group);
+  } else {
+    add_values_row_by_row(a, v, first_key, group);
+  }
+}
+
+// One block for those of `count` groups that see some of it.
+void add_block(Attention& a, int32_t block, bool last, int32_t count) {
+  const int32_t first_key = block * kBlock;
+  const auto* v = static_cast<const uint16_t*>(a.args.v_blocks[block]);
+  const auto sees_nothing = [first_key](const Group& group) { return group.most <= first_key; };
+  const auto sees_all = [first_key](const Group& group) { return group.least >= first_key + kBlock; };
+  for (int32_t i = 0; i < count; ++i) {
+    if (!sees_nothing(a.groups[i])) score(a, block, a.groups[i]);
+  }
+  Fetch fetch = {static_cast<const char*>(a.args.k_blocks[last ? block : block + 1]), reinterpret_cast<const char*>(v),
+                 a.dp * 2 / (count * a.rows)};
+  for (int32_t i = 0; i < count; ++i) {
+    Group& group = a.groups[i];
+    if (sees_nothing(group)) continue;
+    sees_all(group) ? soften<true>(a, first_key, group, fetch) : soften<false>(a, first_key, group, fetch);
+  }
+  for (int32_t i = 0; i < count; ++i) {
+    Group& group = a.groups[i];
+    if (sees_nothing(group)) continue;
+    sees_all(group) ? add_values(a.dp, v, group) : add_seen_values(a, v, first_key, group);
   }
 }
 
@@ -430,51 +486,26 @@ void finish(const Attention& a, int32_t r0, const Group& group) {
   }
 }
 
-// All blocks for `count` groups.
-void walk(Attention& a, int32_t count) {
-  const float factor = a.args.scale * kLog2E;
-  int32_t most = 0;
-  for (int32_t i = 0; i < count; ++i) most = a.groups[i].most > most ? a.groups[i].most : most;
-  const int32_t steps = (most + kBlock - 1) / kBlock * count;
-  const auto seen = [&](int32_t i) { return a.groups[i % count].most > i / count * kBlock; };
-  const auto next = [&](int32_t i) {
-    do ++i;
-    while (i < steps && !seen(i));
-    return i;
-  };
-  int32_t now = 0, at = 0;
-  score(a, 0, a.groups[0], a.steps[0]);
-  while (now < steps) {
-    const int32_t then = next(now), block = now / count, first_key = block * kBlock;
-    Group& group = a.groups[now % count];
-    Step& step = a.steps[at];
-    at ^= 1;
-    if (then < steps) score(a, then / count, a.groups[then % count], a.steps[at]);
-    if (group.least >= first_key + kBlock) {
-      soften<true>(a, first_key, factor, group, step);
-      add_values(a, step, a.args.v_blocks[block], group.out);
-    } else {
-      soften<false>(a, first_key, factor, group, step);
-      add_seen_values(a, block, step, group);
-    }
-    now = then;
-  }
-}
-
 void attention(const AttentionArgs& args) noexcept {
+  if (args.r0 >= args.r1) return;
   Attention a;
   a.args = args;
   a.rows = args.r1 - args.r0 < kTileRows ? args.r1 - args.r0 : kTileRows;
   a.dp = padded_head(args.d);
-  if (a.rows <= 0) return;
+  a.factor = args.scale == 0 ? 1 : __builtin_fabsf(args.scale) * kLog2E;
+  a.sign = args.scale == 0 ? 0 : args.scale < 0 ? -1 : 1;
   shape_attention(a.rows, a.dp / 2 % kTileWords);
-  for (int32_t r0 = args.r0; r0 < args.r1; r0 += kGroups * kTileRows) {
+  constexpr int32_t kRows = kGroups * kTileRows;
+  for (int32_t r0 = args.r0; r0 < args.r1; r0 += kRows) {
     int32_t count = 0;
     for (int32_t r = r0; count < kGroups && r < args.r1; r += kTileRows) start(a, r, a.groups[count++]);
-    walk(a, count);
+    fetch_queries(args, r0 + kRows, r0 + 2 * kRows);
+    int32_t most = 0;
+    for (int32_t i = 0; i < count; ++i) most = a.groups[i].most > most ? a.groups[i].most : most;
+    for (int32_t block = 0; block * kBlock < most; ++block) add_block(a, block, (block + 1) * kBlock >= most, count);
     for (int32_t i = 0; i < count; ++i) finish(a, r0 + i * kTileRows, a.groups[i]);
   }
-  _tile_release();
+  asm volatile("tilerelease");
 }
 
 }  // namespace
