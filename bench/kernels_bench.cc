@@ -85,6 +85,22 @@ double seconds_of(void (*work)(int64_t), int64_t rounds) {
 PEAK(chains_zmm_fma, "vfmadd231ps", "zmm")
 PEAK(chains_zmm_dot, "vdpbf16ps", "zmm")
 PEAK(chains_ymm_fma, "vfmadd231ps", "ymm")
+
+// The same on tiles of 16 rows by 64 bytes; the process may use them once the table is chosen.
+void chains_tiles(int64_t rounds) {
+  struct alignas(64) {
+    uint8_t palette = 1, reserved[15] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } shapes;
+  asm volatile("ldtilecfg (%0)" ::"r"(&shapes) : "memory");
+  for (int64_t i = 0; i < rounds; ++i) {
+    asm volatile(
+        "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\ntdpbf16ps %%tmm7, %%tmm4, %%tmm1\n"
+        "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\ntdpbf16ps %%tmm7, %%tmm5, %%tmm3" ::);
+  }
+  asm volatile("tilerelease" ::);
+}
 #undef PEAK
 #endif
 
@@ -95,7 +111,8 @@ constexpr double kChains = 12;
 double peak_flops([[maybe_unused]] bool bf16) {
 #if defined(__x86_64__)
   const char* level = choose_table().name;
-  if (std::strcmp(level, "avx512") == 0) {
+  if (std::strcmp(level, "amx") == 0 && bf16) return kRounds * 4.0 * 16384 / seconds_of(chains_tiles, kRounds);
+  if (std::strcmp(level, "avx512") == 0 || std::strcmp(level, "amx") == 0) {
     return bf16 ? kRounds * kChains * 64 / seconds_of(chains_zmm_dot, kRounds)
                 : kRounds * kChains * 32 / seconds_of(chains_zmm_fma, kRounds);
   }

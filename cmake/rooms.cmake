@@ -11,7 +11,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LES
   # GCC 12 sees overlapping copies in std::string concatenations that are none (GCC bug 105651).
   list(APPEND IDEFICS_WARNINGS -Wno-restrict)
 endif()
-set(IDEFICS_LEVELS ref avx2 avx512)
+set(IDEFICS_LEVELS ref avx2 avx512 amx)
 
 function(idefics_compile_options target)
   target_compile_features(${target} PUBLIC cxx_std_20)
@@ -50,7 +50,7 @@ function(idefics_room name)
 endfunction()
 
 # idefics_test(name SOURCES … [DEPS …] [LIBS …] [EACH_LEVEL] [TIMEOUT seconds])
-# One test program. EACH_LEVEL: run as name.ref, name.avx2, name.avx512 with IDEFICS_KERNELS set; the program exits
+# One test program. EACH_LEVEL: run as name.ref, name.avx2, name.avx512, name.amx with IDEFICS_KERNELS set; the program exits
 # with 77 ("skipped", never "passed") where the CPU lacks the level.
 function(idefics_test name)
   cmake_parse_arguments(ARG "EACH_LEVEL" "TIMEOUT" "SOURCES;DEPS;LIBS" ${ARGN})

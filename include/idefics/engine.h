@@ -88,7 +88,7 @@ class Engine {
   const Processor& processor() const;
   const Idefics3Config& config() const;
   int max_model_len() const;
-  std::string_view kernels() const;  // the CPU level in use: "ref", "avx2", "avx512"
+  std::string_view kernels() const;  // the CPU level in use: "ref", "avx2", "avx512", "amx"
   std::string_view dtype() const;    // "f32" or "bf16"
   struct Memory {
     size_t weights, kv_cache, scratch;  // bytes; the cache takes physical memory only where it was used

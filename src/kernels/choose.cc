@@ -1,3 +1,11 @@
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -9,7 +17,8 @@ namespace idefics::kernels {
 namespace {
 
 struct Level {
-  const Table* table;
+  const char* name;
+  const Table& (*table)();
   const char* (*missing)();  // the first CPU feature that this level needs and the CPU (or its system) lacks, or null
 };
 
@@ -36,24 +45,64 @@ const char* missing_avx512() {
   return nullptr;
 }
 #undef IDEFICS_NEED
+
+// The tile instructions, with the tiles among the registers that the system saves: bits 17 and 18 of XCR0.
+bool cpu_has_tiles() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kSavedTiles = 3u << 17;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & kBf16) == 0 || (edx & kTile) == 0) return false;
+  unsigned saved = 0, saved_high = 0;
+  asm("xgetbv" : "=a"(saved), "=d"(saved_high) : "c"(0));
+  return (saved & kSavedTiles) == kSavedTiles;
+}
+
+// Linux gives tiles only to a process that asks, for all its threads and for good.
+bool ask_for_tiles() {
+#if defined(__linux__)
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+const char* missing_amx() {
+  if (const char* missing = missing_avx512()) return missing;
+  static const bool has = cpu_has_tiles();
+  if (!has) return "amx_tile and amx_bf16";
+  static const bool may = ask_for_tiles();
+  return may ? nullptr : "the permission of the system to use amx";
+}
+
+const Table& amx_table() {
+  static const Table table = [] {
+    Table t = kAvx512Table;
+    t.name = "amx";
+    t.gemm_bf16 = kAmxKernels.gemm_bf16;
+    t.attention_bf16 = kAmxKernels.attention_bf16;
+    return t;
+  }();
+  return table;
+}
 #endif
 
 const char* missing_nothing() { return nullptr; }
 
 constexpr Level kLevels[] = {
-    // the best first
+// the best first
 #if defined(__x86_64__)
-    {&kAvx512Table, missing_avx512},
-    {&kAvx2Table, missing_avx2},
+    {"amx", amx_table, missing_amx},
+    {"avx512", []() -> const Table& { return kAvx512Table; }, missing_avx512},
+    {"avx2", []() -> const Table& { return kAvx2Table; }, missing_avx2},
 #endif
-    {&kRefTable, missing_nothing},
+    {"ref", []() -> const Table& { return kRefTable; }, missing_nothing},
 };
 
 }  // namespace
 
 const Table* find_table(const char* name) {
   for (const Level& level : kLevels) {
-    if (std::strcmp(level.table->name, name) == 0) return level.missing() == nullptr ? level.table : nullptr;
+    if (std::strcmp(level.name, name) == 0) return level.missing() == nullptr ? &level.table() : nullptr;
   }
   return nullptr;
 }
@@ -63,13 +112,13 @@ const Table& choose_table() {
   const bool forced = name != nullptr && *name != '\0';
   for (const Level& level : kLevels) {
     const char* missing = level.missing();
-    if (!forced && missing == nullptr) return *level.table;
-    if (!forced || std::strcmp(level.table->name, name) != 0) continue;
-    if (missing == nullptr) return *level.table;
+    if (!forced && missing == nullptr) return level.table();
+    if (!forced || std::strcmp(level.name, name) != 0) continue;
+    if (missing == nullptr) return level.table();
     throw Error(ErrorCode::kUsage, std::string("IDEFICS_KERNELS: this CPU cannot run ") + name + ", it lacks " +
                                        missing + "; unset the variable or name another level");
   }
-  throw Error(ErrorCode::kUsage, std::string("IDEFICS_KERNELS: wanted ref, avx2 or avx512, found '") + name + "'" +
+  throw Error(ErrorCode::kUsage, std::string("IDEFICS_KERNELS: wanted ref, avx2, avx512 or amx, found '") + name + "'" +
                                      "; unset the variable to use the best level of this CPU");
 }
 

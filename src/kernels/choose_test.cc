@@ -25,7 +25,7 @@ class Forced {
 };
 
 TEST(ChooseTable, a_level_is_forced_by_its_name_or_refused) {
-  for (const char* level : {"ref", "avx2", "avx512"}) {
+  for (const char* level : {"ref", "avx2", "avx512", "amx"}) {
     const Forced forced(level);
     if (find_table(level) != nullptr) {
       EXPECT_STREQ(choose_table().name, level);
@@ -45,7 +45,7 @@ TEST(ChooseTable, an_unknown_level_is_a_usage_error_that_names_the_known_ones) {
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::kUsage);
       EXPECT_NE(std::strstr(error.what(), level), nullptr);
-      EXPECT_NE(std::strstr(error.what(), "ref, avx2 or avx512"), nullptr);
+      EXPECT_NE(std::strstr(error.what(), "ref, avx2, avx512 or amx"), nullptr);
     }
   }
 }
@@ -53,13 +53,16 @@ TEST(ChooseTable, an_unknown_level_is_a_usage_error_that_names_the_known_ones) {
 TEST(ChooseTable, without_a_wish_the_best_level_of_this_cpu_is_taken) {
   for (const char* none : {static_cast<const char*>(nullptr), ""}) {
     const Forced forced(none);
-    const char* best = find_table("avx512") != nullptr ? "avx512" : find_table("avx2") != nullptr ? "avx2" : "ref";
+    const char* best = "ref";
+    for (const char* level : {"avx2", "avx512", "amx"}) {
+      if (find_table(level) != nullptr) best = level;
+    }
     EXPECT_STREQ(choose_table().name, best);
   }
 }
 
 TEST(ChooseTable, every_table_is_complete) {
-  for (const char* level : {"ref", "avx2", "avx512"}) {
+  for (const char* level : {"ref", "avx2", "avx512", "amx"}) {
     const Table* table = find_table(level);
     if (table == nullptr) continue;
     EXPECT_STREQ(table->name, level);

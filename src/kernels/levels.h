@@ -1,4 +1,4 @@
-// The tables of the CPU levels, one for each kernel file; kernels/choose.cc picks one of them.
+// The tables of the CPU levels, as each kernel file provides them; kernels/choose.cc picks one of them.
 #pragma once
 
 #include "kernels/table.h"
@@ -8,5 +8,12 @@ namespace idefics::kernels {
 extern const Table kRefTable;
 extern const Table kAvx2Table;    // x86-64 only
 extern const Table kAvx512Table;  // x86-64 only
+
+// Tiles multiply bf16 only: the level "amx" is "avx512" with these slots replaced.
+struct AmxKernels {
+  void (*gemm_bf16)(const GemmArgs&) noexcept;
+  void (*attention_bf16)(const AttentionArgs&) noexcept;
+};
+extern const AmxKernels kAmxKernels;  // x86-64 only
 
 }  // namespace idefics::kernels

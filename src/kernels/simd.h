@@ -10,8 +10,8 @@
 //   store_first(y, dtype, at, count, x)              to y[at ..] of dtype; no byte beyond is written
 //   keep_first(x, count, other)                      the first `count` lanes of x, then those of other
 //   add sub mul div max sqrt fma(a, b, c) = a b + c, fnma(a, b, c) = c - a b
-//   exp2(x)                                          within 2 ulp; 2^0 == 1; 2^-inf == 0; 0 below 2^-126; NaN stays
-//   sum(x) highest(x)                                over the lanes, in a fixed order
+//   exp2(x)                                          relative error 2e-7; 2^0 == 1; 2^-inf == 0; 0 below 2^-126; NaN
+//   stays sum(x) highest(x)                                over the lanes, in a fixed order
 // where `count` may be anything: negative means none, large means all.
 #pragma once
 
@@ -66,20 +66,41 @@ inline int32_t next_rows(int32_t rest, int32_t most) {
   return rest < 2 * most ? (rest + 1) / 2 : most;
 }
 
+// kFull: no column lies beyond N.
+template <typename Simd, Epilogue kEpilogue, DType kDType, bool kFull>
+void finish_rows(const GemmArgs& a, int32_t m, int32_t rows, int32_t panel, const float* sums) {
+  for (int32_t r = 0; r < rows; ++r, sums += kPanel) {
+    for (int32_t c = 0; c < kPanel; c += Simd::kLanes) {
+      const int32_t n = panel * kPanel + c, rest = kFull ? Simd::kLanes : a.n - n;
+      if (!kFull && rest <= 0) break;
+      const int64_t at = (m + r) * a.y_stride + n;
+      auto y = Simd::load(sums + c);
+      if (a.bias != nullptr) y = Simd::add(y, Simd::load_first(a.bias + n, rest));
+      if (kEpilogue == Epilogue::kGeluTanh) y = gelu_tanh<Simd>(y);
+      if (kEpilogue == Epilogue::kAdd) y = Simd::add(Simd::load_first(static_cast<const float*>(a.y) + at, rest), y);
+      Simd::store_first(a.y, kDType, at, rest, y);
+    }
+  }
+}
+
+template <typename Simd, Epilogue kEpilogue, DType kDType>
+void finish_rows(const GemmArgs& a, int32_t m, int32_t rows, int32_t panel, const float* sums) {
+  if (panel * kPanel + kPanel <= a.n) return finish_rows<Simd, kEpilogue, kDType, true>(a, m, rows, panel, sums);
+  finish_rows<Simd, kEpilogue, kDType, false>(a, m, rows, panel, sums);
+}
+
 // Applies bias and epilogue to `rows` rows of sums [rows][kPanel] of one panel and stores them.
 template <typename Simd>
 void finish(const GemmArgs& a, int32_t m, int32_t rows, int32_t panel, const float* sums) {
-  for (int32_t c = 0; c < kPanel; c += Simd::kLanes) {
-    const int32_t n = panel * kPanel + c;
-    if (n >= a.n) return;
-    const auto bias = a.bias == nullptr ? Simd::zero() : Simd::load_first(a.bias + n, a.n - n);
-    for (int32_t r = 0; r < rows; ++r) {
-      const int64_t at = (m + r) * a.y_stride + n;
-      auto y = Simd::add(Simd::load(sums + r * kPanel + c), bias);
-      if (a.epilogue == Epilogue::kGeluTanh) y = gelu_tanh<Simd>(y);
-      if (a.epilogue == Epilogue::kAdd) y = Simd::add(Simd::load_first(static_cast<float*>(a.y) + at, a.n - n), y);
-      Simd::store_first(a.y, a.y_dtype, at, a.n - n, y);
-    }
+  const bool f32 = a.y_dtype == DType::kF32;
+  switch (a.epilogue) {
+    case Epilogue::kStore:
+      return f32 ? finish_rows<Simd, Epilogue::kStore, DType::kF32>(a, m, rows, panel, sums)
+                 : finish_rows<Simd, Epilogue::kStore, DType::kBf16>(a, m, rows, panel, sums);
+    case Epilogue::kGeluTanh:
+      return f32 ? finish_rows<Simd, Epilogue::kGeluTanh, DType::kF32>(a, m, rows, panel, sums)
+                 : finish_rows<Simd, Epilogue::kGeluTanh, DType::kBf16>(a, m, rows, panel, sums);
+    case Epilogue::kAdd: return finish_rows<Simd, Epilogue::kAdd, DType::kF32>(a, m, rows, panel, sums);
   }
 }
 

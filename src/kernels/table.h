@@ -1,5 +1,6 @@
 // The kernel table: one struct of function pointers over plain argument structs. `ref/` fills every slot in plain C++
-// and says what is meant; `avx2/` and `avx512/` replace the slots they improve. Only tensor/ops calls these functions.
+// and says what is meant; `avx2/`, `avx512/` and `amx/` replace the slots they improve. Only tensor/ops calls these
+// functions.
 //
 // Rules for every kernel
 //   1. noexcept; no allocation; no shared state. Work is split by the caller; a kernel computes the part that its
@@ -141,7 +142,7 @@ struct AttentionArgs {
 };
 
 struct Table {
-  const char* name;  // "ref", "avx2", "avx512"
+  const char* name;  // "ref", "avx2", "avx512", "amx"
   void (*gemm_f32)(const GemmArgs&) noexcept;
   void (*gemm_bf16)(const GemmArgs&) noexcept;
   void (*layer_norm)(const LayerNormArgs&) noexcept;
@@ -154,7 +155,8 @@ struct Table {
   void (*attention_bf16)(const AttentionArgs&) noexcept;  // K and V blocks bf16
 };
 
-// The best table of this CPU, or the one that the environment variable IDEFICS_KERNELS names (ref, avx2, avx512).
+// The best table of this CPU, or the one that the environment variable IDEFICS_KERNELS names (ref, avx2, avx512,
+// amx).
 // Throws Error{kUsage} when that name is unknown or the CPU lacks it: a forced level never falls back silently.
 const Table& choose_table();
 // The table of a level by name, or null when it is unknown, not built, or this CPU lacks it.

@@ -17,21 +17,28 @@ int32_t narrow(int64_t value) {
   return static_cast<int32_t>(value);
 }
 
-// Rows of a matrix product in one piece of work: with fewer panels than this leaves threads idle, with more a panel is
-// read more often than needed.
-constexpr int64_t kRowsPerPiece = 192;
+// Rows of a matrix product in one piece of work. The panels of a piece follow each other, so that the rows of `a` stay
+// in L2, of which they may take this much, while the weights pass by once for each piece; but there should be a few
+// items of work for each thread, and more than 512 rows gain nothing.
+constexpr int64_t kBytesPerPiece = 768 << 10;
+constexpr int64_t kMostRows = 512, kFewestRows = 64;  // multiples of 16: the AMX level works on tiles of 16 rows
+
+int64_t rows_per_piece(const Exec& exec, const Activation& a, int64_t panels) {
+  const int64_t in_cache = kBytesPerPiece / std::max<int64_t>(a.cols() * dtype_bytes(a.dtype()), 1);
+  const int64_t for_threads = a.rows() * panels / (4 * exec.pool.num_threads());
+  return std::clamp(std::min(in_cache, for_threads) / 16 * 16, kFewestRows, kMostRows);
+}
 
 void gemm(const Exec& exec, const Activation& a, const PackedMatrix& w, void* y, Element y_dtype, int64_t y_rows,
           int64_t y_cols, int64_t y_stride, kernels::Epilogue epilogue) {
   IDEFICS_CHECK(a.cols() == w.k() && a.dtype() == w.dtype() && y_rows == a.rows() && y_cols == w.n());
   const auto kernel = a.dtype() == Element::kF32 ? exec.kernels.gemm_f32 : exec.kernels.gemm_bf16;
-  const int64_t pieces = std::max<int64_t>((a.rows() + kRowsPerPiece - 1) / kRowsPerPiece, 1);
-  const int64_t rows = (a.rows() + pieces - 1) / pieces;
+  const int64_t rows = rows_per_piece(exec, a, w.num_panels());
+  const int64_t pieces = (a.rows() + rows - 1) / rows;
   exec.pool.parallel_for(w.num_panels() * pieces, 1, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t panel = item / pieces, piece = item % pieces;
-      const int64_t m0 = piece * rows, m1 = std::min(m0 + rows, a.rows());
-      if (m0 >= m1) continue;
+      const int64_t panel = item % w.num_panels(), m0 = item / w.num_panels() * rows;
+      const int64_t m1 = std::min(m0 + rows, a.rows());
       kernel({.a = a.data(),
               .b = w.data(),
               .bias = w.bias(),

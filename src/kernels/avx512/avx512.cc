@@ -2,6 +2,7 @@
 // f32 and bf16 differ in one instruction, and everything that multiplies looks at memory as rows of 32-bit words.
 #include <immintrin.h>
 
+#include "kernels/avx512/vectors.h"
 #include "kernels/levels.h"
 #include "kernels/simd.h"
 #include "kernels/simd_attention.h"
@@ -90,58 +91,12 @@ inline void multiply(int32_t rows, int32_t cols, Product product) {
   }
 }
 
-// ---- vectors
+// ---- what the templates ask for
 
-struct Avx512 {
-  using Vector = __m512;
-  static constexpr int32_t kLanes = 16;
+struct Avx512 : Avx512Vectors {
   static constexpr int32_t kMaxRows = kMostRows;
   template <typename Type>
   static constexpr int32_t kPerFloat = Type::kPerWord;
-
-  static __mmask16 first(int32_t count) {
-    if (count >= kLanes) return 0xffff;
-    return static_cast<__mmask16>(count <= 0 ? 0 : (1u << count) - 1u);
-  }
-  static __m256i to_bf16(Vector x) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)); }
-
-  static Vector zero() { return _mm512_setzero_ps(); }
-  static Vector set(float x) { return _mm512_set1_ps(x); }
-  static Vector load(const float* p) { return _mm512_loadu_ps(p); }
-  static void store(float* p, Vector x) { _mm512_storeu_ps(p, x); }
-  static Vector load_first(const float* p, int32_t count) { return _mm512_maskz_loadu_ps(first(count), p); }
-  static void store_first(void* y, DType dtype, int64_t at, int32_t count, Vector x) {
-    if (dtype == DType::kF32) {
-      _mm512_mask_storeu_ps(static_cast<float*>(y) + at, first(count), x);
-    } else {
-      _mm256_mask_storeu_epi16(static_cast<uint16_t*>(y) + at, first(count), to_bf16(x));
-    }
-  }
-  static Vector keep_first(Vector x, int32_t count, Vector other) { return _mm512_mask_mov_ps(other, first(count), x); }
-  static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
-  static Vector sub(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
-  static Vector mul(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
-  static Vector div(Vector a, Vector b) { return _mm512_div_ps(a, b); }
-  static Vector max(Vector a, Vector b) { return _mm512_max_ps(a, b); }
-  static Vector sqrt(Vector x) { return _mm512_sqrt_ps(x); }
-  static Vector fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
-  static Vector fnma(Vector a, Vector b, Vector c) { return _mm512_fnmadd_ps(a, b, c); }
-  static float sum(Vector x) { return _mm512_reduce_add_ps(x); }
-  static float highest(Vector x) { return _mm512_reduce_max_ps(x); }
-
-  // 2^floor(x) * p(x - floor(x)): p is a minimax polynomial on [0, 1) with p(0) = 1 exactly, of relative error 2e-9.
-  // A subnormal result would trap into microcode, so there are none.
-  static Vector exp2(Vector x) {
-    const Vector f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    Vector p = set(0.00021612919f);
-    p = fma(p, f, set(0.0012467846f));
-    p = fma(p, f, set(0.009675452f));
-    p = fma(p, f, set(0.05548528f));
-    p = fma(p, f, set(0.24022931f));
-    p = fma(p, f, set(0.69314706f));
-    p = fma(p, f, set(1.0f));
-    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, set(-126.0f), _CMP_NLT_UQ), p, x);
-  }
 
   template <typename Type>
   static void store_operand(float* p, Vector x) {
