@@ -145,8 +145,7 @@ const StepPlan& Scheduler::plan() {
   plan_.clear();
   while (num_running() > options_.max_sequences) preempt(*running_.back());  // forks
   make_room_for_decoding();
-  // What was preempted just now would only come back to be preempted again.
-  if (plan_.preempted.empty()) admit_waiting();
+  admit_waiting();
   grant_drafts();
   for (Sequence* s : running_) {
     if (s->state == Sequence::State::kDecode) add_rows(*s, 1 + s->planned_drafts);

@@ -208,10 +208,26 @@ TEST(Scheduler, a_newcomer_leaves_a_page_for_each_running_sequence) {
   SchedulerOptions options = kOptions;
   options.num_pages = 4;
   Driver d(options);
-  d.submit(prompt_of(8));
+  const SequenceId a = d.submit(prompt_of(8));
   d.step();
-  const SequenceId late = d.submit(prompt_of(8));
-  EXPECT_FALSE(rows_of(d.plan(), late));
+  const SequenceId late = d.submit(prompt_of(4));
+  const StepPlan& plan = d.plan();  // the third page for a: the fourth would do for the newcomer, but then none is left
+  EXPECT_FALSE(rows_of(plan, late));
+  d.commit(Driver::succeed(plan, a));
+  EXPECT_TRUE(rows_of(d.plan(), late));
+}
+
+TEST(Scheduler, what_was_preempted_does_not_come_back_in_the_same_step) {
+  SchedulerOptions options = kOptions;
+  options.num_pages = 6;
+  Driver d(options);
+  d.submit(prompt_of(4));
+  d.submit(prompt_of(4));
+  const SequenceId youngest = d.submit(prompt_with_keys(4, 1));
+  for (int i = 0; i < 5; ++i) d.step();
+  const StepPlan& plan = d.plan();  // all three need a third page: the youngest has two to give
+  EXPECT_EQ(plan.preempted, std::vector{youngest});
+  EXPECT_EQ(plan.rows.size(), 2u);
 }
 
 // ---- cancelling ----
