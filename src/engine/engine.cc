@@ -46,8 +46,7 @@ Element choose_element(ComputeType wanted, const Checkpoint& checkpoint) {
   return most != bytes.end() && most->first == StoredDType::kBf16 ? Element::kBf16 : Element::kF32;
 }
 
-void refuse_nonfinite(const Checkpoint& checkpoint, ThreadPool& pool, const std::filesystem::path& folder) {
-  const std::vector<std::string> names = checkpoint.find_nonfinite(pool);
+void refuse_nonfinite(const std::vector<std::string>& names, const std::filesystem::path& folder) {
   if (names.empty()) return;
   throw Error(ErrorCode::kBadModel,
               fmt::format("{}: {} {} NaN or Inf; the file is damaged (--allow-nonfinite loads it all the same)",
@@ -244,8 +243,8 @@ Engine::Parts::Parts(const std::filesystem::path& folder, const EngineOptions& w
   const Checkpoint checkpoint = Checkpoint::open(folder);
   checkpoint.verify(config);
   config.finalize(*pipeline.model.huggingface_config, checkpoint.state_dict(), ReturnLogits::kLastToken);
-  if (!options.allow_nonfinite) refuse_nonfinite(checkpoint, pool, folder);
   network = std::make_unique<Network>(pool, checkpoint, config, choose_element(options.dtype, checkpoint));
+  if (!options.allow_nonfinite) refuse_nonfinite(network->nonfinite(), folder);
 
   const KvCache::Shape shape = network->kv_shape();
   const int64_t num_pages = (config.get_max_seq_len() + shape.page_size - 1) / shape.page_size;

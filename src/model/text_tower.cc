@@ -5,8 +5,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "base/half.h"
-
 namespace idefics {
 
 namespace {
@@ -40,31 +38,6 @@ struct HeadScratch {
 };
 
 }  // namespace
-
-Embedding::Embedding(Element dtype, int64_t rows, int64_t cols, const PackedMatrix::RowSource& source)
-    : dtype_(dtype), cols_(cols), table_(static_cast<size_t>(rows * cols * dtype_bytes(dtype)), "the embeddings") {
-  std::vector<float> row(static_cast<size_t>(cols));
-  for (int64_t r = 0; r < rows; ++r) {
-    source(r, row.data());
-    if (dtype == Element::kF32) {
-      std::memcpy(table_.as<float>().data() + r * cols, row.data(), row.size() * sizeof(float));
-    } else {
-      for (int64_t i = 0; i < cols; ++i)
-        table_.as<uint16_t>()[static_cast<size_t>(r * cols + i)] = f32_to_bf16(row[static_cast<size_t>(i)]);
-    }
-  }
-}
-
-void Embedding::read_row(const PackedMatrix& head, int64_t id, float* out) const {
-  if (table_.size() == 0) {
-    head.read_row(id, out);
-  } else if (dtype_ == Element::kF32) {
-    std::memcpy(out, table_.as<float>().data() + id * cols_, static_cast<size_t>(cols_) * sizeof(float));
-  } else {
-    const uint16_t* row = table_.as<uint16_t>().data() + id * cols_;
-    for (int64_t i = 0; i < cols_; ++i) out[i] = bf16_to_f32(row[i]);
-  }
-}
 
 void run_text_layers(const Exec& exec, const Llama3Config& config, const TextWeights& weights,
                      std::span<const SequenceRows> sequences, KvCache& cache, Matrix<float> x, const Probe& probe) {
