@@ -60,11 +60,7 @@ TextWeights load_text(WeightLoader& load, const Llama3Config& c) {
   w.norm = load.vector("model.text_model.norm.weight", {c.hidden_size});
   w.head = load.matrix(c.tie_word_embeddings ? embedding : "lm_head.weight", c.vocab_size, c.hidden_size);
   if (!c.tie_word_embeddings) w.embedding = load.matrix(embedding, c.vocab_size, c.hidden_size);
-  const std::vector<float> inv_freq = rope_inv_freq(c);
-  const size_t count = static_cast<size_t>(c.max_seq_len) * inv_freq.size();
-  w.cos.resize(count);
-  w.sin.resize(count);
-  rope_tables(inv_freq, c.max_seq_len, w.cos, w.sin);
+  w.inv_freq = rope_inv_freq(c);
   return w;
 }
 

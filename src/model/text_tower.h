@@ -24,7 +24,7 @@ struct TextWeights {
   std::vector<TextLayer> layers;
   std::vector<float> norm;      // [E]
   PackedMatrix head;            // [V, E]
-  std::vector<float> cos, sin;  // [positions, D/2]
+  std::vector<float> inv_freq;  // [D/2] of the rotation of queries and keys
 };
 
 // Consecutive rows of a step that belong to one sequence.
