@@ -6,9 +6,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
+
+#include "base/check.h"
 
 namespace idefics {
 
@@ -138,6 +141,28 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+void MappedFile::fetch(std::span<const std::byte> part) const {
+#if defined(MADV_POPULATE_READ)  // Linux 5.14
+  advise(part, static_cast<size_t>(::sysconf(_SC_PAGESIZE)), MADV_POPULATE_READ);
+#else
+  advise(part, static_cast<size_t>(::sysconf(_SC_PAGESIZE)), MADV_WILLNEED);
+#endif
+}
+
+// Of a private map that nobody writes to, MADV_DONTNEED drops nothing but page table entries. The kernel maps more than
+// what was touched, 64 KiB or a whole huge page of the page cache, so parts that were released before may have come
+// back: all that can have been mapped is dropped. (With 64 KiB, 50 MiB of a 490 MiB file were left in the end.)
+void MappedFile::release(std::span<const std::byte> part) const { advise(part, size_t{2} << 20, MADV_DONTNEED); }
+
+void MappedFile::advise(std::span<const std::byte> part, size_t granule, int advice) const {
+  if (part.empty()) return;
+  IDEFICS_CHECK(part.data() >= data_ && part.data() + part.size() <= data_ + size_);
+  const auto start = reinterpret_cast<uintptr_t>(data_), first = reinterpret_cast<uintptr_t>(part.data());
+  const uintptr_t begin = std::max(first / granule * granule, start);
+  const uintptr_t end = std::min((first + part.size() + granule - 1) / granule * granule, start + size_);
+  ::madvise(const_cast<std::byte*>(data_) + (begin - start), end - begin, advice);  // a hint: may fail
 }
 
 }  // namespace idefics

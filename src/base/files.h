@@ -32,7 +32,16 @@ class MappedFile {
   ~MappedFile();
   std::span<const std::byte> bytes() const { return {data_, size_}; }
 
+  // Hints about a part of bytes(), which read the same before and after. Any thread may give them.
+  // fetch: it is about to be read; its pages are mapped by one call instead of one fault each.
+  // release: it is not wanted any more; its pages no longer count as memory of this process. What is touched again
+  // (neighbours within 2 MiB, too) is mapped again.
+  void fetch(std::span<const std::byte> part) const;
+  void release(std::span<const std::byte> part) const;
+
  private:
+  void advise(std::span<const std::byte> part, size_t granule, int advice) const;
+
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
 };

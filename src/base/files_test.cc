@@ -4,6 +4,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <fstream>
+#include <sstream>
+
 namespace idefics {
 namespace {
 
@@ -50,6 +53,43 @@ TEST_F(Files, a_map_shows_the_bytes_and_an_empty_file_maps_to_nothing) {
   EXPECT_EQ(map.bytes().size(), 3u);
   EXPECT_EQ(static_cast<char>(map.bytes()[2]), 'c');
   EXPECT_TRUE(MappedFile(folder_ / "empty").bytes().empty());
+}
+
+std::string read_stream(const char* path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+// Pages of this process that a map of `path` occupies, in kB.
+long resident(const fs::path& path) {
+  std::istringstream lines(read_stream("/proc/self/smaps"));
+  bool inside = false;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.find(path.string()) != std::string::npos) inside = true;
+    if (inside && line.starts_with("Rss:")) return std::stol(line.substr(4));
+  }
+  return -1;
+}
+
+TEST_F(Files, a_released_part_of_a_map_takes_no_memory_and_reads_the_same) {
+  std::string bytes(1 << 20, 0);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 7 >> 3);
+  write_file(folder_ / "x", bytes);
+  const MappedFile map(folder_ / "x");
+  const auto text = [&] {
+    return std::string_view(reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size());
+  };
+  map.fetch(map.bytes().subspan(5, 500'000));
+  EXPECT_EQ(text(), bytes);
+  EXPECT_EQ(resident(folder_ / "x"), 1024);
+  map.release(map.bytes().subspan(5, 500'000));
+  EXPECT_LE(resident(folder_ / "x"), 1024 - 488);
+  EXPECT_EQ(text(), bytes);
+  map.release(map.bytes());
+  EXPECT_EQ(resident(folder_ / "x"), 0);
+  map.fetch({});
+  map.release({});
+  EXPECT_EQ(text(), bytes);
 }
 
 }  // namespace

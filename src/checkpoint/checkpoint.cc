@@ -205,35 +205,6 @@ void normalize_patch_embedding(TensorInfo& tensor) {
   tensor.channels_last = true;
 }
 
-// ---- NaN and infinity ----------------------------------------------------------------------------------------------
-
-// True when any value has all exponent bits set. A sum of comparisons, which the compiler turns into vector code.
-template <typename Bits>
-bool has_nonfinite(std::span<const std::byte> bytes, Bits exponent) {
-  constexpr size_t kBlock = 4096;  // values between two tests of the sum
-  const size_t count = bytes.size() / sizeof(Bits);
-  for (size_t first = 0; first < count; first += kBlock) {
-    const size_t last = std::min(first + kBlock, count);
-    Bits found = 0;
-    for (size_t i = first; i < last; ++i) {
-      Bits value;
-      std::memcpy(&value, bytes.data() + i * sizeof(Bits), sizeof(Bits));
-      found = static_cast<Bits>(found | static_cast<Bits>((value & exponent) == exponent));
-    }
-    if (found != 0) return true;
-  }
-  return false;
-}
-
-bool has_nonfinite(StoredDType dtype, std::span<const std::byte> bytes) {
-  switch (dtype) {
-    case StoredDType::kF32: return has_nonfinite<uint32_t>(bytes, 0x7f800000u);
-    case StoredDType::kBf16: return has_nonfinite<uint16_t>(bytes, 0x7f80u);
-    case StoredDType::kF16: return has_nonfinite<uint16_t>(bytes, 0x7c00u);
-    default: return false;
-  }
-}
-
 }  // namespace
 
 std::string canonical_name(std::string_view name) {
@@ -325,8 +296,36 @@ bool Checkpoint::head_equals_embedding() const {
   const TensorInfo* head = find(kHead);
   const TensorInfo* embedding = find(kEmbedding);
   return head != nullptr && embedding != nullptr && head->dtype == embedding->dtype &&
-         head->shape == embedding->shape &&
-         std::memcmp(head->bytes.data(), embedding->bytes.data(), head->bytes.size()) == 0;
+         head->shape == embedding->shape && same_bytes(head->bytes, embedding->bytes);
+}
+
+// Piece by piece, so that two large tensors do not become resident.
+bool Checkpoint::same_bytes(std::span<const std::byte> a, std::span<const std::byte> b) const {
+  constexpr size_t kPiece = size_t{1} << 20;
+  bool same = a.size() == b.size();
+  for (size_t at = 0; same && at < a.size(); at += kPiece) {
+    const size_t count = std::min(kPiece, a.size() - at);
+    same = std::memcmp(a.data() + at, b.data() + at, count) == 0;
+    release(a.subspan(at, count));
+    release(b.subspan(at, count));
+  }
+  return same;
+}
+
+void Checkpoint::fetch(std::span<const std::byte> part) const {
+  if (const MappedFile* file = find_file_of(part)) file->fetch(part);
+}
+
+void Checkpoint::release(std::span<const std::byte> part) const {
+  if (const MappedFile* file = find_file_of(part)) file->release(part);
+}
+
+const MappedFile* Checkpoint::find_file_of(std::span<const std::byte> part) const {
+  for (const Safetensors& file : files_) {
+    const std::span<const std::byte> all = file.file().bytes();
+    if (!part.empty() && part.data() >= all.data() && part.data() < all.data() + all.size()) return &file.file();
+  }
+  return nullptr;
 }
 
 bool Checkpoint::tied_head(bool tie_word_embeddings) const {
@@ -365,7 +364,9 @@ std::vector<std::string> Checkpoint::find_nonfinite(ThreadPool& pool) const {
   pool.parallel_for(static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Piece& piece = pieces[static_cast<size_t>(i)];
+      fetch(piece.bytes);
       if (has_nonfinite(piece.tensor->dtype, piece.bytes)) bad[piece.index].store(true, std::memory_order_relaxed);
+      release(piece.bytes);
     }
   });
   std::vector<std::string> names;

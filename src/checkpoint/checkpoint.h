@@ -59,6 +59,10 @@ class Checkpoint {
   // What Idefics3Config::finalize needs.
   StateDict state_dict() const;
 
+  // Hints about bytes of a tensor: they are about to be read; they are not wanted any more (MappedFile).
+  void fetch(std::span<const std::byte> part) const;
+  void release(std::span<const std::byte> part) const;
+
   // The names of the tensors of a weight dtype that hold a NaN or an infinity. Reads every byte, at memory speed.
   std::vector<std::string> find_nonfinite(ThreadPool& pool) const;
 
@@ -73,6 +77,8 @@ class Checkpoint {
   Checkpoint() = default;
   void add(const Safetensors& file);
   bool head_equals_embedding() const;
+  bool same_bytes(std::span<const std::byte> a, std::span<const std::byte> b) const;
+  const MappedFile* find_file_of(std::span<const std::byte> part) const;
 
   std::vector<Safetensors> files_;
   std::map<std::string, TensorInfo, std::less<>> tensors_;

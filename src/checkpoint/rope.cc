@@ -33,16 +33,16 @@ std::vector<float> rope_inv_freq(const Llama3Config& config) {
   return inv;
 }
 
-void rope_tables(std::span<const float> inv_freq, int64_t num_positions, std::span<float> cos, std::span<float> sin) {
-  IDEFICS_CHECK(num_positions >= 0 && cos.size() == static_cast<size_t>(num_positions) * inv_freq.size() &&
-                sin.size() == cos.size());
-  for (int64_t position = 0; position < num_positions; ++position) {
-    const size_t row = static_cast<size_t>(position) * inv_freq.size();
-    for (size_t j = 0; j < inv_freq.size(); ++j) {
+void rope_rows(std::span<const float> inv_freq, std::span<const int32_t> positions, std::span<float> cos,
+               std::span<float> sin) {
+  IDEFICS_CHECK(cos.size() == positions.size() * inv_freq.size() && sin.size() == cos.size());
+  size_t at = 0;
+  for (const int32_t position : positions) {
+    for (const float frequency : inv_freq) {
       // The product is rounded to float32 first; double only spares us a libm whose float functions differ.
-      const double angle = static_cast<float>(position) * inv_freq[j];
-      cos[row + j] = static_cast<float>(std::cos(angle));
-      sin[row + j] = static_cast<float>(std::sin(angle));
+      const double angle = static_cast<float>(position) * frequency;
+      cos[at] = static_cast<float>(std::cos(angle));
+      sin[at++] = static_cast<float>(std::sin(angle));
     }
   }
 }

@@ -1,4 +1,4 @@
-// Rotary position embedding: frequencies and tables.
+// Rotary position embedding: frequencies and angles.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,8 @@ namespace idefics {
 // in float32 as in the reference. REQUIRES: head_dim even, theta > 0.
 std::vector<float> rope_inv_freq(const Llama3Config& config);
 
-// cos and sin [num_positions, D/2], row = position: the angle is float(position) * inv_freq[j] in float32.
-void rope_tables(std::span<const float> inv_freq, int64_t num_positions, std::span<float> cos, std::span<float> sin);
+// cos and sin [positions.size(), D/2] of tokens at `positions`: the angle is float(position) * inv_freq[j] in float32.
+void rope_rows(std::span<const float> inv_freq, std::span<const int32_t> positions, std::span<float> cos,
+               std::span<float> sin);
 
 }  // namespace idefics

@@ -314,6 +314,24 @@ void convert(const TensorInfo& tensor, std::span<float> out, Index index) {
   }
 }
 
+// True when any value has all exponent bits set. A sum of comparisons, which the compiler turns into vector code.
+template <typename Bits>
+bool has_nonfinite(std::span<const std::byte> bytes, Bits exponent) {
+  constexpr size_t kBlock = 4096;  // values between two tests of the sum
+  const size_t count = bytes.size() / sizeof(Bits);
+  for (size_t first = 0; first < count; first += kBlock) {
+    const size_t last = std::min(first + kBlock, count);
+    Bits found = 0;
+    for (size_t i = first; i < last; ++i) {
+      Bits value;
+      std::memcpy(&value, bytes.data() + i * sizeof(Bits), sizeof(Bits));
+      found = static_cast<Bits>(found | static_cast<Bits>((value & exponent) == exponent));
+    }
+    if (found != 0) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::string_view stored_dtype_name(StoredDType dtype) { return entry_of(dtype).name; }
@@ -378,6 +396,15 @@ void read_as_f32(const TensorInfo& tensor, std::span<float> out, int64_t first) 
     const size_t element = offset + i, x = element % w, y = element / w % h, channel = element / (w * h) % c;
     return ((element / (w * h * c) * h + y) * w + x) * c + channel;
   });
+}
+
+bool has_nonfinite(StoredDType dtype, std::span<const std::byte> bytes) {
+  switch (dtype) {
+    case StoredDType::kF32: return has_nonfinite<uint32_t>(bytes, 0x7f800000u);
+    case StoredDType::kBf16: return has_nonfinite<uint16_t>(bytes, 0x7f80u);
+    case StoredDType::kF16: return has_nonfinite<uint16_t>(bytes, 0x7c00u);
+    default: return false;
+  }
 }
 
 }  // namespace idefics

@@ -76,6 +76,7 @@ class Safetensors {
   explicit Safetensors(const std::filesystem::path& path);
 
   const std::string& where() const { return where_; }
+  const MappedFile& file() const { return file_; }
   const std::vector<TensorInfo>& tensors() const { return header_.tensors; }
   const std::vector<std::pair<std::string, std::string>>& metadata() const { return header_.metadata; }
 
@@ -88,6 +89,9 @@ class Safetensors {
 // Elements first .. first + out.size() - 1 of a tensor, in row-major order of its shape, as float32. Exact.
 // REQUIRES: a weight dtype, and that many elements.
 void read_as_f32(const TensorInfo& tensor, std::span<float> out, int64_t first = 0);
+
+// Whether `bytes`, whole elements of a tensor, hold a NaN or an infinity. Of types that are no weights: never.
+bool has_nonfinite(StoredDType dtype, std::span<const std::byte> bytes);
 
 // How errors name a tensor: as a JSON string, so that control characters are escaped, of at most 200 bytes.
 std::string quote_name(std::string_view name);

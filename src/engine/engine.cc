@@ -27,14 +27,15 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-int check_option(const char* name, int value, int min, int max) {
-  if (value >= min && value <= max) return value;
+void check_option(const char* name, int value, int min, int max) {
+  if (value >= min && value <= max) return;
   throw Error(ErrorCode::kInvalidValue, fmt::format("{} is {}, wanted {} to {}", name, value, min, max));
 }
 
-int count_threads(int wanted) {
-  check_option("threads", wanted, 0, 1024);
-  return wanted > 0 ? wanted : num_available_cpus();
+const EngineOptions& check_options(const EngineOptions& options) {
+  check_option("threads", options.num_threads, 0, 1024);
+  check_option("prefill_chunk", options.prefill_chunk, 1, 1 << 16);
+  return options;
 }
 
 // The type in which the weights are stored with the most bytes decides.
@@ -46,13 +47,28 @@ Element choose_element(ComputeType wanted, const Checkpoint& checkpoint) {
   return most != bytes.end() && most->first == StoredDType::kBf16 ? Element::kBf16 : Element::kF32;
 }
 
-void refuse_nonfinite(const Checkpoint& checkpoint, ThreadPool& pool, const std::filesystem::path& folder) {
-  const std::vector<std::string> names = checkpoint.find_nonfinite(pool);
+void refuse_nonfinite(const std::vector<std::string>& names, const std::filesystem::path& folder) {
   if (names.empty()) return;
   throw Error(ErrorCode::kBadModel,
               fmt::format("{}: {} {} NaN or Inf; the file is damaged (--allow-nonfinite loads it all the same)",
                           folder.string(), names.front(),
                           names.size() == 1 ? "has" : fmt::format("and {} more tensors have", names.size() - 1)));
+}
+
+std::unique_ptr<Network> load_network(const std::filesystem::path& folder, const EngineOptions& options,
+                                      ThreadPool& pool) {
+  PipelineConfig pipeline;
+  pipeline.model.model_path = folder;
+  pipeline.model.huggingface_config = HuggingFaceConfig::load(folder);
+  pipeline.model.max_length = options.max_model_len;
+  Idefics3Config config = Idefics3Config::initialize(pipeline);
+  check_processor_config(load_processor_config(folder), config);
+  const Checkpoint checkpoint = Checkpoint::open(folder);
+  checkpoint.verify(config);
+  config.finalize(*pipeline.model.huggingface_config, checkpoint.state_dict(), ReturnLogits::kLastToken);
+  auto network = std::make_unique<Network>(pool, checkpoint, config, choose_element(options.dtype, checkpoint));
+  if (!options.allow_nonfinite) refuse_nonfinite(network->nonfinite(), folder);
+  return network;
 }
 
 // DocTags models write their structure as special tokens, which are the answer and not decoration.
@@ -229,24 +245,17 @@ std::string_view finish_reason_name(FinishReason reason) {
   return "";
 }
 
+// The tokenizer, a tenth of the work, is parsed while the weights are packed.
 Engine::Parts::Parts(const std::filesystem::path& folder, const EngineOptions& wanted)
+    : Parts(folder, check_options(wanted), std::async(std::launch::async, Processor::load, folder)) {}
+
+Engine::Parts::Parts(const std::filesystem::path& folder, const EngineOptions& wanted, std::future<Processor> reading)
     : options(wanted),
       kernels(kernels::choose_table()),
-      pool(count_threads(wanted.num_threads)),
-      processor(Processor::load(folder)) {
-  check_option("prefill_chunk", options.prefill_chunk, 1, 1 << 16);
-  PipelineConfig pipeline;
-  pipeline.model.model_path = folder;
-  pipeline.model.huggingface_config = processor.parts().config;
-  pipeline.model.max_length = options.max_model_len;
-  Idefics3Config config = Idefics3Config::initialize(pipeline);
-  check_processor_config(processor.config(), config);
-  const Checkpoint checkpoint = Checkpoint::open(folder);
-  checkpoint.verify(config);
-  config.finalize(*pipeline.model.huggingface_config, checkpoint.state_dict(), ReturnLogits::kLastToken);
-  if (!options.allow_nonfinite) refuse_nonfinite(checkpoint, pool, folder);
-  network = std::make_unique<Network>(pool, checkpoint, config, choose_element(options.dtype, checkpoint));
-
+      pool(wanted.num_threads > 0 ? wanted.num_threads : num_available_cpus()),
+      network(load_network(folder, wanted, pool)),
+      processor(reading.get()) {
+  const Idefics3Config& config = network->config();
   const KvCache::Shape shape = network->kv_shape();
   const int64_t num_pages = (config.get_max_seq_len() + shape.page_size - 1) / shape.page_size;
   options.prefill_chunk = std::min(options.prefill_chunk, config.get_max_seq_len());

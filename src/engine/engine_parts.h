@@ -1,6 +1,8 @@
 // What an Engine is made of; for this library's own rooms and tests.
 #pragma once
 
+#include <future>
+
 #include "base/thread_pool.h"
 #include "idefics/engine.h"
 #include "model/network.h"
@@ -15,12 +17,15 @@ struct Engine::Parts {
   EngineOptions options;
   const kernels::Table& kernels;
   ThreadPool pool;
-  Processor processor;
   std::unique_ptr<Network> network;
+  Processor processor;
   Arena arena;
   std::unique_ptr<KvCache> cache;
   std::vector<PageId> pages;             // of the one sequence there is
   std::vector<float> x, logits, pixels;  // [chunk, E], [V], [3, side, side]
+
+ private:
+  Parts(const std::filesystem::path& folder, const EngineOptions& options, std::future<Processor> reading);
 };
 
 }  // namespace idefics

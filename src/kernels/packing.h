@@ -18,7 +18,7 @@ size_t packed_bytes(int32_t n, int32_t k, DType dtype);
 // clears the columns beyond N; every call clears the odd k beyond K of its columns.
 // Threads: calls for different columns may run at the same time.
 struct PackArgs {
-  const void* w;  // [n1 - n0, K] of w_dtype, row stride w_stride elements
+  const void* w;  // [n1 - n0, K] of w_dtype, row stride w_stride elements; of any alignment
   DType w_dtype;
   int64_t w_stride;
   void* packed;  // packed_bytes(n, k, dtype) bytes, aligned to 4

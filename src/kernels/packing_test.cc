@@ -57,5 +57,23 @@ TEST(Packing, several_weights_share_one_matrix) {
   }
 }
 
+TEST(Packing, rows_of_a_file_may_lie_anywhere) {
+  Random random(3);
+  for (const DType dtype : kTypes) {
+    const int32_t n = 70, k = 50;
+    const std::vector<float> f32 = random.normals(size(n * k));
+    std::vector<uint16_t> bf16;
+    for (const float x : f32) bf16.push_back(f32_to_bf16(x));
+    const void* w = dtype == DType::kF32 ? static_cast<const void*>(f32.data()) : bf16.data();
+    const size_t bytes = size(n * k) * (dtype == DType::kF32 ? 4 : 2);
+    std::vector<uint32_t> aligned(packed_bytes(n, k, dtype) / 4), odd = aligned;
+    pack({w, dtype, k, aligned.data(), dtype, 0, n, n, k});
+    std::vector<char> moved(bytes + 1);
+    memcpy(moved.data() + 1, w, bytes);
+    pack({moved.data() + 1, dtype, k, odd.data(), dtype, 0, n, n, k});
+    EXPECT_EQ(aligned, odd);
+  }
+}
+
 }  // namespace
 }  // namespace idefics::kernels

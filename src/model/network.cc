@@ -11,84 +11,7 @@ namespace idefics {
 
 namespace {
 
-// Reads tensors by name and packs them.
-class Loader {
- public:
-  Loader(ThreadPool& pool, const Checkpoint& checkpoint, Element dtype)
-      : pool_(pool), checkpoint_(checkpoint), dtype_(dtype) {}
-
-  std::vector<float> vector(const std::string& name, std::initializer_list<int64_t> shape) const {
-    const TensorInfo& tensor = checkpoint_.get(name, shape);
-    std::vector<float> out(static_cast<size_t>(tensor.num_elements()));
-    read_as_f32(tensor, out);
-    return out;
-  }
-
-  PackedMatrix matrix(const std::string& name, int64_t n, int64_t k) const {
-    const TensorInfo& tensor = checkpoint_.get(name, {n, k});
-    return PackedMatrix(pool_, dtype_, n, k, [&](int64_t row, float* out) {
-      read_as_f32(tensor, {out, static_cast<size_t>(k)}, row * k);
-    });
-  }
-
-  // A layer "prefix.weight" [n, k] and, if `bias`, "prefix.bias" [n].
-  PackedMatrix linear(const std::string& prefix, int64_t n, int64_t k, bool bias) const {
-    return joined({{prefix, n}}, k, bias);
-  }
-
-  // Several layers over the same input as one: their outputs one behind the other.
-  struct Part {
-    std::string prefix;
-    int64_t n;
-  };
-  PackedMatrix joined(const std::vector<Part>& parts, int64_t k, bool bias) const {
-    std::vector<const TensorInfo*> tensors;
-    std::vector<int64_t> ends;
-    std::vector<float> biases;
-    int64_t n = 0;
-    for (const Part& part : parts) {
-      tensors.push_back(&checkpoint_.get(part.prefix + ".weight", {part.n, k}));
-      ends.push_back(n += part.n);
-      if (!bias) continue;
-      const std::vector<float> b = vector(part.prefix + ".bias", {part.n});
-      biases.insert(biases.end(), b.begin(), b.end());
-    }
-    const auto source = [&](int64_t row, float* out) {
-      size_t i = 0;
-      while (row >= ends[i]) ++i;
-      const int64_t first = i == 0 ? 0 : ends[i - 1];
-      read_as_f32(*tensors[i], {out, static_cast<size_t>(k)}, (row - first) * k);
-    };
-    return PackedMatrix(pool_, dtype_, n, k, source, std::move(biases));
-  }
-
-  // The convolution of the patches as a matrix [D, 3 p p].
-  PackedMatrix patch_embedding(const Idefics3VisionConfig& c) const {
-    const std::string name = "model.vision_model.embeddings.patch_embedding";
-    const int64_t D = c.hidden_size, p = c.patch_size, k = 3 * p * p;
-    const TensorInfo& tensor = checkpoint_.get(name + ".weight", {D, 3, p, p});
-    return PackedMatrix(
-        pool_, dtype_, D, k,
-        [&](int64_t row, float* out) {
-          read_as_f32(tensor, {out, static_cast<size_t>(k)}, row * k);
-        },
-        vector(name + ".bias", {D}));
-  }
-
-  Embedding embedding(const std::string& name, int64_t rows, int64_t cols) const {
-    const TensorInfo& tensor = checkpoint_.get(name, {rows, cols});
-    return Embedding(dtype_, rows, cols, [&](int64_t row, float* out) {
-      read_as_f32(tensor, {out, static_cast<size_t>(cols)}, row * cols);
-    });
-  }
-
- private:
-  ThreadPool& pool_;
-  const Checkpoint& checkpoint_;
-  Element dtype_;
-};
-
-VisionLayer load_vision_layer(const Loader& load, const Idefics3VisionConfig& c, int i) {
+VisionLayer load_vision_layer(WeightLoader& load, const Idefics3VisionConfig& c, int i) {
   const std::string at = fmt::format("model.vision_model.encoder.layers.{}.", i);
   const int64_t D = c.hidden_size, I = c.intermediate_size;
   return {
@@ -104,11 +27,11 @@ VisionLayer load_vision_layer(const Loader& load, const Idefics3VisionConfig& c,
   };
 }
 
-VisionWeights load_vision(const Loader& load, const Idefics3VisionConfig& c) {
+VisionWeights load_vision(WeightLoader& load, const Idefics3VisionConfig& c) {
   const std::string at = "model.vision_model.";
   const int64_t N = c.image_size / c.patch_size, D = c.hidden_size;
   VisionWeights w;
-  w.patch = load.patch_embedding(c);
+  w.patch = load.convolution(at + "embeddings.patch_embedding", D, c.patch_size);
   w.position = load.vector(at + "embeddings.position_embedding.weight", {N * N, D});
   for (int i = 0; i < c.num_hidden_layers; ++i) w.layers.push_back(load_vision_layer(load, c, i));
   w.post_norm_w = load.vector(at + "post_layernorm.weight", {D});
@@ -116,7 +39,7 @@ VisionWeights load_vision(const Loader& load, const Idefics3VisionConfig& c) {
   return w;
 }
 
-TextLayer load_text_layer(const Loader& load, const Llama3Config& c, int i) {
+TextLayer load_text_layer(WeightLoader& load, const Llama3Config& c, int i) {
   const std::string at = fmt::format("model.text_model.layers.{}.", i), attn = at + "self_attn.", mlp = at + "mlp.";
   const int64_t E = c.hidden_size, I = c.intermediate_size, q = int64_t{c.num_attention_heads} * c.head_dim,
                 kv = int64_t{c.num_key_value_heads} * c.head_dim;
@@ -130,42 +53,37 @@ TextLayer load_text_layer(const Loader& load, const Llama3Config& c, int i) {
   };
 }
 
-TextWeights load_text(const Loader& load, const Llama3Config& c) {
+TextWeights load_text(WeightLoader& load, const Llama3Config& c) {
   const std::string embedding = "model.text_model.embed_tokens.weight";
   TextWeights w;
   for (int i = 0; i < c.num_hidden_layers; ++i) w.layers.push_back(load_text_layer(load, c, i));
   w.norm = load.vector("model.text_model.norm.weight", {c.hidden_size});
   w.head = load.matrix(c.tie_word_embeddings ? embedding : "lm_head.weight", c.vocab_size, c.hidden_size);
-  if (!c.tie_word_embeddings) w.embedding = load.embedding(embedding, c.vocab_size, c.hidden_size);
-  const std::vector<float> inv_freq = rope_inv_freq(c);
-  const size_t count = static_cast<size_t>(c.max_seq_len) * inv_freq.size();
-  w.cos.resize(count);
-  w.sin.resize(count);
-  rope_tables(inv_freq, c.max_seq_len, w.cos, w.sin);
+  if (!c.tie_word_embeddings) w.embedding = load.matrix(embedding, c.vocab_size, c.hidden_size);
+  w.inv_freq = rope_inv_freq(c);
   return w;
 }
-
-size_t matrix_bytes(const VisionLayer& l) { return l.qkv.bytes() + l.out.bytes() + l.fc1.bytes() + l.fc2.bytes(); }
-size_t matrix_bytes(const TextLayer& l) { return l.qkv.bytes() + l.o.bytes() + l.gate_up.bytes() + l.down.bytes(); }
 
 }  // namespace
 
 Network::Network(ThreadPool& pool, const Checkpoint& checkpoint, const Idefics3Config& config, Element dtype)
     : config_(config), dtype_(dtype) {
-  const Loader load(pool, checkpoint, dtype);
-  const Idefics3VisionConfig& v = config.vision_config;
-  vision_ = load_vision(load, v);
-  connector_ = load.matrix("model.connector.modality_projection.proj.weight", config.text_config.hidden_size,
-                           int64_t{v.hidden_size} * config.scale_factor * config.scale_factor);
-  text_ = load_text(load, config.text_config);
+  Arena measure;
+  WeightLoader plan(checkpoint, measure, dtype);
+  load(plan);
+  memory_ = Arena(measure.peak(), "the weights");
+  WeightLoader loader(checkpoint, memory_, dtype);
+  load(loader);
+  loader.pack(pool);
+  nonfinite_.assign(loader.nonfinite().begin(), loader.nonfinite().end());
 }
 
-size_t Network::weight_bytes() const {
-  size_t bytes = vision_.patch.bytes() + vision_.position.size() * sizeof(float) + connector_.bytes() +
-                 text_.embedding.bytes() + text_.head.bytes() + (text_.cos.size() + text_.sin.size()) * sizeof(float);
-  for (const VisionLayer& layer : vision_.layers) bytes += matrix_bytes(layer);
-  for (const TextLayer& layer : text_.layers) bytes += matrix_bytes(layer);
-  return bytes;
+void Network::load(WeightLoader& loader) {
+  const Idefics3VisionConfig& v = config_.vision_config;
+  vision_ = load_vision(loader, v);
+  connector_ = loader.matrix("model.connector.modality_projection.proj.weight", config_.text_config.hidden_size,
+                             int64_t{v.hidden_size} * config_.scale_factor * config_.scale_factor);
+  text_ = load_text(loader, config_.text_config);
 }
 
 KvCache::Shape Network::kv_shape() const {
@@ -197,7 +115,7 @@ void Network::embed(std::span<const int32_t> ids, Matrix<float> x) const {
   for (int64_t i = 0; i < x.rows(); ++i) {
     const int32_t id = ids[static_cast<size_t>(i)];
     IDEFICS_CHECK(id >= 0 && id < config_.text_config.vocab_size);
-    text_.embedding.read_row(text_.head, id, x.row(i));
+    (config_.text_config.tie_word_embeddings ? text_.head : text_.embedding).read_row(id, x.row(i));
   }
 }
 

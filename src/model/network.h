@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
@@ -11,6 +12,7 @@
 #include "model/probe.h"
 #include "model/text_tower.h"
 #include "model/vision_tower.h"
+#include "model/weight_loader.h"
 
 namespace idefics {
 
@@ -19,13 +21,15 @@ namespace idefics {
 class Network {
  public:
   // Packs the weights of `checkpoint`, which `config` (after finalize) describes, in `dtype`. The checkpoint may be
-  // closed afterwards. Positions up to config.text_config.max_seq_len can be computed.
+  // closed afterwards.
   // Errors: kBadModel (a tensor is missing or of another shape), kOutOfMemory.
   Network(ThreadPool& pool, const Checkpoint& checkpoint, const Idefics3Config& config, Element dtype);
 
   const Idefics3Config& config() const { return config_; }
   Element dtype() const { return dtype_; }
-  size_t weight_bytes() const;
+  size_t weight_bytes() const { return memory_.capacity(); }
+  // The tensors that hold NaN or Inf, by name.
+  const std::vector<std::string>& nonfinite() const { return nonfinite_; }
   KvCache::Shape kv_shape() const;
 
   // One tile to its S feature rows.
@@ -50,11 +54,15 @@ class Network {
   size_t scratch_bytes(int64_t max_rows, int64_t max_pages, int64_t max_logit_rows) const;
 
  private:
+  void load(WeightLoader& loader);
+
   Idefics3Config config_;
   Element dtype_;
+  Arena memory_;  // of all matrices
   VisionWeights vision_;
   PackedMatrix connector_;
   TextWeights text_;
+  std::vector<std::string> nonfinite_;
 };
 
 }  // namespace idefics

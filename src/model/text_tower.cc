@@ -4,8 +4,9 @@
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
-#include "base/half.h"
+#include "checkpoint/rope.h"
 
 namespace idefics {
 
@@ -13,21 +14,36 @@ namespace {
 
 // The buffers of one step of T rows.
 struct Scratch {
-  Matrix<float> qkv, gate_up;
+  Matrix<float> qkv, gate_up, cos, sin;
   Activation h, attn, mlp;
   std::span<int32_t> pos;    // [T] index of a row in its own sequence
   std::span<int32_t> limit;  // [T] how many tokens a row sees, itself included
+  std::span<int32_t> row;    // [T] 0, 1, 2, ..: the row of cos and sin of a row
   Scratch(Arena& arena, const Llama3Config& c, Element dtype, int64_t T) {
     const int64_t D = c.head_dim, H = c.num_attention_heads, G = c.num_key_value_heads;
     qkv = arena.take_matrix(T, (H + 2 * G) * D);
     gate_up = arena.take_matrix(T, int64_t{2} * c.intermediate_size);
+    cos = arena.take_matrix(T, D / 2);
+    sin = arena.take_matrix(T, D / 2);
     h = arena.take_activation(dtype, T, c.hidden_size);
     attn = arena.take_activation(dtype, T, H * D);
     mlp = arena.take_activation(dtype, T, c.intermediate_size);
     pos = {arena.take_array<int32_t>(T), static_cast<size_t>(T)};
     limit = {arena.take_array<int32_t>(T), static_cast<size_t>(T)};
+    row = {arena.take_array<int32_t>(T), static_cast<size_t>(T)};
   }
 };
+
+// The rotation of each row, for all layers of the step. Tables of all positions would take half a second and 67 MB for
+// 131072 positions; these take 2 us a row.
+void rotate_rows(const Exec& exec, std::span<const float> inv_freq, const Scratch& s) {
+  std::iota(s.row.begin(), s.row.end(), 0);
+  exec.pool.parallel_for(std::ssize(s.pos), 16, [&](int64_t begin, int64_t end) {
+    const size_t half = inv_freq.size(), count = static_cast<size_t>(end - begin) * half;
+    rope_rows(inv_freq, s.pos.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+              {s.cos.row(begin), count}, {s.sin.row(begin), count});
+  });
+}
 
 struct HeadScratch {
   Matrix<float> picked, norm;
@@ -41,31 +57,6 @@ struct HeadScratch {
 
 }  // namespace
 
-Embedding::Embedding(Element dtype, int64_t rows, int64_t cols, const PackedMatrix::RowSource& source)
-    : dtype_(dtype), cols_(cols), table_(static_cast<size_t>(rows * cols * dtype_bytes(dtype)), "the embeddings") {
-  std::vector<float> row(static_cast<size_t>(cols));
-  for (int64_t r = 0; r < rows; ++r) {
-    source(r, row.data());
-    if (dtype == Element::kF32) {
-      std::memcpy(table_.as<float>().data() + r * cols, row.data(), row.size() * sizeof(float));
-    } else {
-      for (int64_t i = 0; i < cols; ++i)
-        table_.as<uint16_t>()[static_cast<size_t>(r * cols + i)] = f32_to_bf16(row[static_cast<size_t>(i)]);
-    }
-  }
-}
-
-void Embedding::read_row(const PackedMatrix& head, int64_t id, float* out) const {
-  if (table_.size() == 0) {
-    head.read_row(id, out);
-  } else if (dtype_ == Element::kF32) {
-    std::memcpy(out, table_.as<float>().data() + id * cols_, static_cast<size_t>(cols_) * sizeof(float));
-  } else {
-    const uint16_t* row = table_.as<uint16_t>().data() + id * cols_;
-    for (int64_t i = 0; i < cols_; ++i) out[i] = bf16_to_f32(row[i]);
-  }
-}
-
 void run_text_layers(const Exec& exec, const Llama3Config& config, const TextWeights& weights,
                      std::span<const SequenceRows> sequences, KvCache& cache, Matrix<float> x, const Probe& probe) {
   const int64_t T = x.rows(), D = config.head_dim, H = config.num_attention_heads, G = config.num_key_value_heads;
@@ -75,23 +66,21 @@ void run_text_layers(const Exec& exec, const Llama3Config& config, const TextWei
   const Scratch s(exec.arena, config, weights.head.dtype(), T);
   const Matrix<float> q = s.qkv.col_range(0, H * D), k = s.qkv.col_range(H * D, G * D),
                       v = s.qkv.col_range((H + G) * D, G * D);
-  const Matrix<const float> cos(weights.cos.data(), std::ssize(weights.cos) / (D / 2), D / 2),
-      sin(weights.sin.data(), cos.rows(), D / 2);
 
   for (const SequenceRows& rows : sequences) {
-    IDEFICS_CHECK(rows.context + rows.num_rows <= cos.rows());
     for (int32_t i = 0; i < rows.num_rows; ++i) {
       s.pos[static_cast<size_t>(rows.first_row + i)] = rows.context + i;
       s.limit[static_cast<size_t>(rows.first_row + i)] = rows.context + i + 1;
     }
   }
+  rotate_rows(exec, weights.inv_freq, s);
 
   for (size_t i = 0; i < weights.layers.size(); ++i) {
     const TextLayer& layer = weights.layers[i];
     ops::rms_norm(exec, x, layer.attn_norm, eps, s.h);  // h       [T, E]
     ops::matmul(exec, s.h, layer.qkv, s.qkv);           // qkv     [T, (H + 2 G) D]
-    ops::rope(exec, q, static_cast<int>(H), cos, sin, s.pos);
-    ops::rope(exec, k, static_cast<int>(G), cos, sin, s.pos);
+    ops::rope(exec, q, static_cast<int>(H), s.cos, s.sin, s.row);
+    ops::rope(exec, k, static_cast<int>(G), s.cos, s.sin, s.row);
     for (const SequenceRows& rows : sequences) {  // keys are written before they are read
       ArenaScope pointers(exec.arena);
       const ops::KvBlocks blocks = cache.blocks(exec.arena, static_cast<int>(i), rows.pages);

@@ -19,27 +19,12 @@ struct TextLayer {
   PackedMatrix down;                       // [E, I]
 };
 
-// Token embeddings [V, E]: their own table, or the rows of the tied head.
-class Embedding {
- public:
-  Embedding() = default;
-  Embedding(Element dtype, int64_t rows, int64_t cols, const PackedMatrix::RowSource& source);
-  // Widens row `id`; `head` is read when the head is tied (no table of its own).
-  void read_row(const PackedMatrix& head, int64_t id, float* out) const;
-  size_t bytes() const { return table_.size(); }
-
- private:
-  Element dtype_ = Element::kF32;
-  int64_t cols_ = 0;
-  Buffer table_;
-};
-
 struct TextWeights {
-  Embedding embedding;
+  PackedMatrix embedding;  // [V, E], empty when the head's rows are the embeddings
   std::vector<TextLayer> layers;
   std::vector<float> norm;      // [E]
   PackedMatrix head;            // [V, E]
-  std::vector<float> cos, sin;  // [positions, D/2]
+  std::vector<float> inv_freq;  // [D/2] of the rotation of queries and keys
 };
 
 // Consecutive rows of a step that belong to one sequence.

@@ -21,8 +21,10 @@ std::vector<float> noise(size_t count, uint32_t seed) {
   return out;
 }
 
-PackedMatrix pack(ThreadPool& pool, Element dtype, int64_t n, int64_t k, const std::vector<float>& w) {
-  return PackedMatrix(pool, dtype, n, k, [&](int64_t row, float* out) { std::copy_n(w.data() + row * k, k, out); });
+PackedMatrix pack(Arena& memory, Element dtype, int64_t n, int64_t k, const std::vector<float>& w) {
+  PackedMatrix packed(memory, dtype, n, k);
+  kernels::pack(packed.row_packing(0, n, Element::kF32, w.data()));
+  return packed;
 }
 
 TEST(Ops, the_level_that_was_asked_for_runs) {
@@ -32,11 +34,11 @@ TEST(Ops, the_level_that_was_asked_for_runs) {
 }
 
 TEST(Ops, a_packed_row_reads_back_rounded) {
-  ThreadPool pool(2);
+  Arena memory(size_t{1} << 22, "weights");
   for (const int64_t n : {1, 63, 64, 65, 130}) {
     for (const int64_t k : {1, 2, 7, 64}) {
       const auto w = noise(static_cast<size_t>(n * k), 1);
-      const PackedMatrix f32 = pack(pool, Element::kF32, n, k, w), bf16 = pack(pool, Element::kBf16, n, k, w);
+      const PackedMatrix f32 = pack(memory, Element::kF32, n, k, w), bf16 = pack(memory, Element::kBf16, n, k, w);
       std::vector<float> row(static_cast<size_t>(k));
       for (int64_t r = 0; r < n; ++r) {
         f32.read_row(r, row.data());
@@ -68,14 +70,14 @@ void expect_product(const std::vector<float>& a, const std::vector<float>& w, in
 
 TEST(Ops, matmul_is_right_and_the_same_for_any_threads_and_rows) {
   ThreadPool one(1), two(2);
-  Arena arena(8 << 20, "test");
+  Arena arena(8 << 20, "test"), memory(1 << 20, "weights");
   const Exec exec1{kernels::choose_table(), one, arena}, exec2{kernels::choose_table(), two, arena};
   for (const Element dtype : {Element::kF32, Element::kBf16}) {
     for (const auto& [T, K, N] :
          {std::tuple<int64_t, int64_t, int64_t>{1, 7, 65}, {5, 64, 64}, {13, 33, 200}, {400, 48, 70}}) {
       ArenaScope scope(arena);
       const auto a = noise(static_cast<size_t>(T * K), 2), w = noise(static_cast<size_t>(N * K), 3);
-      const PackedMatrix packed = pack(two, dtype, N, K, w);
+      const PackedMatrix packed = pack(memory, dtype, N, K, w);
       const Activation in = arena.take_activation(dtype, T, K);
       ops::convert(exec1, Matrix<const float>(a.data(), T, K), in);
       const Matrix<float> y1 = arena.take_matrix(T, N), y2 = arena.take_matrix(T, N), y3 = arena.take_matrix(T, N);

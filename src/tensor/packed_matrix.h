@@ -2,33 +2,33 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <vector>
 
-#include "base/thread_pool.h"
-#include "tensor/buffer.h"
+#include "kernels/packing.h"
+#include "tensor/arena.h"
 #include "tensor/view.h"
 
 namespace idefics {
 
-// W [N, K] as panels of 64 outputs (kernels/table.h), with an optional bias [N]. Packed once, never changed.
+// W [N, K] as panels of 64 outputs (kernels/table.h), with an optional bias [N]. Packed once, never changed. The panels
+// lie in an arena, which must live as long: one allocation for all weights, so that small ones lie on huge pages too.
 class PackedMatrix {
  public:
-  // Writes row n of W (K floats) to `out`. Called from several threads, each row once.
-  using RowSource = std::function<void(int64_t n, float* out)>;
-
   PackedMatrix() = default;
-  // Rows are rounded to `dtype` (to nearest even). `bias` may be empty.
-  PackedMatrix(ThreadPool& pool, Element dtype, int64_t n, int64_t k, const RowSource& rows,
-               std::vector<float> bias = {});
+  // Room for n rows of k elements, which are to be set one by one or together. `bias` may be empty.
+  PackedMatrix(Arena& memory, Element dtype, int64_t n, int64_t k, std::vector<float> bias = {});
+
+  // What sets rows [first, first + count) of W when it is given to kernels::pack: `rows` are `count` rows of K elements
+  // of type `from`, one behind the other, of any alignment; they are rounded to nearest even.
+  // Threads: different rows may be set at the same time.
+  kernels::PackArgs row_packing(int64_t first, int64_t count, Element from, const void* rows) const;
 
   Element dtype() const { return dtype_; }
   int32_t n() const { return n_; }
   int32_t k() const { return k_; }
-  int32_t num_panels() const { return (n_ + kernels::kPanel - 1) / kernels::kPanel; }
-  const void* data() const { return data_.data(); }
+  int32_t num_panels() const { return kernels::num_panels(n_); }
+  const void* data() const { return data_; }
   const float* bias() const { return bias_.empty() ? nullptr : bias_.data(); }
-  size_t bytes() const { return data_.size() + bias_.size() * sizeof(float); }
 
   // Row n of W, widened. Reads one element per 256 bytes: meant for single rows (a tied embedding), not for sweeps.
   void read_row(int64_t n, float* out) const;
@@ -36,7 +36,7 @@ class PackedMatrix {
  private:
   Element dtype_ = Element::kF32;
   int32_t n_ = 0, k_ = 0;
-  Buffer data_;
+  void* data_ = nullptr;
   std::vector<float> bias_;
 };
 

@@ -145,7 +145,7 @@ double table_excess(const json::object& row, const std::vector<float>& table, co
   for (size_t i = 0; i < positions.size(); ++i) {
     for (size_t c = 0; c < components.size(); ++c) {
       const auto position = static_cast<size_t>(positions[i].get_int64());
-      float ours = table[position * width + static_cast<size_t>(components[c].get_int64())];
+      float ours = table[i * width + static_cast<size_t>(components[c].get_int64())];
       if (bf16) ours = bf16_to_f32(f32_to_bf16(ours));
       const double tolerance = 1e-6 + 1.5e-7 * static_cast<double>(position) + (bf16 ? 4e-3 : 0);
       const double theirs = row.at(key).get_array()[i].get_array()[c].to_number<double>();
@@ -162,9 +162,11 @@ std::string rope_problem(const json::object& row) {
   for (size_t j = 0; j < inv.size(); ++j) {
     if (ulps(inv[j], to_float(wanted[j])) > 2) return "frequency " + std::to_string(j) + " is more than 2 ulp off";
   }
-  const int64_t positions = row.at("positions").get_array().back().get_int64() + 1;
-  std::vector<float> cos(static_cast<size_t>(positions) * inv.size()), sin(cos.size());
-  rope_tables(inv, positions, cos, sin);
+  std::vector<int32_t> positions;
+  for (const json::value& position : row.at("positions").get_array())
+    positions.push_back(static_cast<int32_t>(position.get_int64()));
+  std::vector<float> cos(positions.size() * inv.size()), sin(cos.size());
+  rope_rows(inv, positions, cos, sin);
   for (const char* format : {"f32", "bf16"}) {
     if (table_excess(row, cos, std::string("cos_") + format, inv.size()) > 0) return std::string("cos ") + format;
     if (table_excess(row, sin, std::string("sin_") + format, inv.size()) > 0) return std::string("sin ") + format;
