@@ -60,19 +60,19 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/idefics.pc DESTINATION ${CMAKE_INSTALL
 # ---- The command line, with its man page and completions -----------------------------------------------------------
 
 find_program(GZIP gzip REQUIRED)
-if(TARGET idefics_cli)
-  install(TARGETS idefics_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+if(TARGET idefics)
+  install(TARGETS idefics RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
   # The program writes these pages itself.
   set(generated ${CMAKE_CURRENT_BINARY_DIR}/generated)
   add_custom_command(
     OUTPUT ${generated}/idefics.1.gz ${generated}/idefics ${generated}/_idefics ${generated}/idefics.fish
     COMMAND ${CMAKE_COMMAND} -E make_directory ${generated}
-    COMMAND idefics_cli man > ${generated}/idefics.1
+    COMMAND idefics man > ${generated}/idefics.1
     COMMAND ${GZIP} -9nf ${generated}/idefics.1
-    COMMAND idefics_cli completion bash > ${generated}/idefics
-    COMMAND idefics_cli completion zsh > ${generated}/_idefics
-    COMMAND idefics_cli completion fish > ${generated}/idefics.fish
-    DEPENDS idefics_cli VERBATIM
+    COMMAND idefics completion bash > ${generated}/idefics
+    COMMAND idefics completion zsh > ${generated}/_idefics
+    COMMAND idefics completion fish > ${generated}/idefics.fish
+    DEPENDS idefics VERBATIM
     COMMENT "Writing the man page and the completions")
   add_custom_target(idefics_pages ALL DEPENDS ${generated}/idefics.1.gz)
   install(FILES ${generated}/idefics.1.gz DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
