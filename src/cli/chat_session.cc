@@ -74,6 +74,9 @@ std::optional<std::string> ChatSession::read_message() {
     text += "\n" + line.text;
   }
   text.resize(text.size() - kQuotes.size());
+  // Quotes on lines of their own add no empty lines.
+  if (text.starts_with('\n')) text.erase(0, 1);
+  if (text.ends_with('\n')) text.pop_back();
   return text;
 }
 
