@@ -1,6 +1,7 @@
 // Templates that want too much: each must end soon, with an error, and without taking much memory.
 #include <gtest/gtest.h>
 #include <malloc.h>
+#include <pthread.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -120,6 +121,12 @@ constexpr Bomb kBombs[] = {
      "{% set n = namespace(s='a') %}{% for i in range(99) %}{% set n.s %}{{ n.s }}{{ n.s }}{% endset %}{% endfor %}"},
 };
 
+std::string repeated(std::string_view piece, int count) {
+  std::string out;
+  for (int i = 0; i < count; ++i) out += piece;
+  return out;
+}
+
 json::object variables() {
   json::object out;
   out["big"] = std::string(1'000'000, 'a');
@@ -177,6 +184,47 @@ TEST(ChatTemplateLimits, every_bomb_ends_in_time_with_an_error_and_within_64_MiB
   }
 }
 
+// The deepest recursions that the limits allow, in a thread with a small stack.
+TEST(ChatTemplateLimits, half_a_megabyte_of_stack_is_enough) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer makes frames larger";
+  static const std::string sources[] = {
+      "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+      "{% macro f() %}{{ [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[f()]]]]]]]]]]]]]]]]]]]]]]]]]]]]]] }}{% endmacro %}{{ f() }}",
+      "{% macro f() %}{{ ((((((((((((f() ~ 1) + 1) ~ 1) + 1) ~ 1) + 1) ~ 1) + 1) ~ 1) + 1) ~ 1) + 1) }}{% endmacro "
+      "%}{{ f() }}",
+      "{% macro f() %}{% if 1 %}{% for i in [1] %}{% with %}{% set x %}{% filter upper %}{% if 1 %}{% for i in [1] "
+      "%}{{ f() "
+      "}}{% endfor %}{% endif %}{% endfilter %}{% endset %}{% endwith %}{% endfor %}{% endif %}{% endmacro %}{{ f() }}",
+      "{% macro f() %}{% call f() %}{{ caller() }}{% endcall %}{% endmacro %}{{ f() }}",
+      "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+      "{% macro f(a) %}{% for x in [1] if f(1) | map('upper') | list %}{% endfor %}{% endmacro %}{{ f(1) }}",
+      "{% set n = namespace(x=[1]) %}{% for i in range(90) %}{% set n.x = n.x | map('list') | select('string') %}{% "
+      "endfor %}{{ n.x | list }}",
+      "{% set n = namespace() %}{% set n.n = [[[{'a': n}]]] %}{{ n }}",
+      "{% set n = namespace(x=1) %}{% for i in range(90) %}{% set n.x = [{'a': n.x}] %}{% endfor %}{{ n.x }}{{ n.x | "
+      "tojson }}",
+      "{{ " + repeated("(", 64) + repeated("[", 64) + "",
+      "{{ " + repeated("(", 63) + "1" + repeated(")", 63) + " }}{{ x.y }}",
+      "{{ " + repeated("not ", 60) + "x.y }}",
+      "{{ " + repeated("[", 60) + "x.y" + repeated("]", 60) + " }}",
+      repeated("{% if 1 %}", 60) + "{{ x.y }}" + repeated("{% endif %}", 60),
+  };
+  for (const std::string& source : sources) {
+    pthread_attr_t attributes;
+    ASSERT_EQ(::pthread_attr_init(&attributes), 0);
+    ASSERT_EQ(::pthread_attr_setstacksize(&attributes, 512 << 10), 0);
+    const auto body = [](void* argument) -> void* {
+      const auto& text = *static_cast<const std::string*>(argument);
+      EXPECT_THROW(ChatTemplate::parse(text, "t").render({}), Error) << text;
+      return nullptr;
+    };
+    pthread_t thread{};
+    ASSERT_EQ(::pthread_create(&thread, &attributes, body, const_cast<std::string*>(&source)), 0);
+    ASSERT_EQ(::pthread_join(thread, nullptr), 0);
+    ::pthread_attr_destroy(&attributes);
+  }
+}
+
 TEST(ChatTemplateLimits, the_time_is_one_second_by_default) {
   const json::object vars = variables();
   const double start = cpu_seconds();
@@ -216,13 +264,7 @@ TEST(ChatTemplateLimits, a_long_chat_stays_within_them) {
 
 // --- parsing ---
 
-std::string repeated(std::string_view piece, int count) {
-  std::string out;
-  for (int i = 0; i < count; ++i) out += piece;
-  return out;
-}
-
-TEST(ChatTemplateLimits, a_source_of_any_kind_is_read_or_refused_in_time) {
+TEST(ChatTemplateLimits, a_source_of_any_kind_is_read_or_refused_in_time_and_within_64_MiB) {
   const int n = 250'000;
   const std::string sources[] = {
       "{{ " + repeated("(", n),
@@ -259,6 +301,9 @@ TEST(ChatTemplateLimits, a_source_of_any_kind_is_read_or_refused_in_time) {
       "{{ " + repeated(" ", n) + "a }}",
   };
   for (const std::string& source : sources) {
+    ::malloc_trim(0);
+    std::ofstream("/proc/self/clear_refs") << "5";
+    const size_t before = peak_memory();
     const double start = cpu_seconds();
     try {
       ChatTemplate::parse(source, "t").render({});
@@ -266,6 +311,13 @@ TEST(ChatTemplateLimits, a_source_of_any_kind_is_read_or_refused_in_time) {
       EXPECT_TRUE(e.code() == ErrorCode::kBadModel || e.code() == ErrorCode::kTemplateError);
     }
     EXPECT_LE(cpu_seconds() - start, kSanitized ? 4.0 : 1.2) << source.substr(0, 30);
+    if (!kSanitized) {
+      EXPECT_LE(peak_memory() - before, size_t{64} << 20) << source.substr(0, 30);
+    }
+    if (std::getenv("IDEFICS_SHOW_TIMES") != nullptr) {
+      std::printf("%6.3f s %4zu MiB  %s\n", cpu_seconds() - start, (peak_memory() - before) >> 20,
+                  source.substr(0, 20).c_str());
+    }
   }
 }
 

@@ -23,11 +23,12 @@ T& as(Statement& statement) {
 
 // Calls `f` with each direct part of an expression.
 template <typename F>
-void for_each_argument(const CallArguments& arguments, F f) {
-  for (const auto& value : arguments.positional) f(*value);
-  for (const auto& [name, value] : arguments.named) f(*value);
-  if (arguments.star != nullptr) f(*arguments.star);
-  if (arguments.star_star != nullptr) f(*arguments.star_star);
+void for_each_argument(const Step& step, F f) {
+  if (step.arguments == nullptr) return;
+  for (const auto& value : step.arguments->positional) f(*value);
+  for (const auto& [name, value] : step.arguments->named) f(*value);
+  if (step.arguments->star != nullptr) f(*step.arguments->star);
+  if (step.arguments->star_star != nullptr) f(*step.arguments->star_star);
 }
 
 template <typename F>
@@ -65,10 +66,10 @@ void for_each_part(const Expr& expr, F f) {
       const auto& postfix = static_cast<const PostfixExpr&>(expr);
       f(*postfix.base);
       for (const Step& step : postfix.steps) {
-        for (const Expr* part : {step.index.get(), step.from.get(), step.to.get(), step.by.get()}) {
+        for (const ExprPtr& part : step.index) {
           if (part != nullptr) f(*part);
         }
-        for_each_argument(step.arguments, f);
+        for_each_argument(step, f);
       }
       return;
     }
@@ -84,8 +85,7 @@ void for_each_name(const Expr& expr, const F& f) {
 
 template <typename F>
 void for_each_name(const std::vector<Step>& filters, const F& f) {
-  for (const Step& step : filters)
-    for_each_argument(step.arguments, [&](const Expr& value) { for_each_name(value, f); });
+  for (const Step& step : filters) for_each_argument(step, [&](const Expr& value) { for_each_name(value, f); });
 }
 
 template <typename F>
@@ -110,7 +110,7 @@ class SpecialNames {
     });
   }
   void load(const std::vector<Step>& filters) {
-    for (const Step& step : filters) for_each_argument(step.arguments, [this](const Expr& value) { load(&value); });
+    for (const Step& step : filters) for_each_argument(step, [this](const Expr& value) { load(&value); });
   }
   void store(const Target& target) {
     for_each_target(target, [this](const Target& single) { set_.insert(single.name); });

@@ -2,6 +2,7 @@
 // depth of the tree is the depth of the nesting in the source, which the parser limits.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <string>
@@ -107,12 +108,11 @@ struct CallArguments {
 struct Step {
   enum class Kind : uint8_t { kAttribute, kItem, kSlice, kCall, kFilter, kTest } kind;
   int line;
-  std::string name;                     // of the attribute, filter or test
-  ExprPtr index;                        // kItem
-  ExprPtr from, to, by;                 // kSlice; may be null
-  CallArguments arguments;              // kCall, kFilter, kTest
-  bool negated = false;                 // kTest: `is not`
-  const FilterEntry* filter = nullptr;  // null: no such filter, an error when it is reached
+  bool negated = false;                      // kTest: `is not`
+  std::string name;                          // of the attribute, filter or test
+  std::array<ExprPtr, 3> index;              // kItem: the first; kSlice: from, to, by, which may be null
+  std::unique_ptr<CallArguments> arguments;  // kCall, kFilter, kTest; null: none
+  const FilterEntry* filter = nullptr;       // null: no such filter, an error when it is reached
   const TestEntry* test = nullptr;
 };
 

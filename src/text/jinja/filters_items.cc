@@ -235,14 +235,16 @@ Value reverse_filter(Interpreter& in, const Value& value, const Args& args) {
 Value first_filter(Interpreter& in, const Value& value, const Args& args) {
   Bound("first", args, {});
   Value out;
-  return iterate(in, value)->next(in, out) ? out : Value::undefined("there is no first item: the sequence is empty");
+  return iterate(in, value)->next(in, out)
+             ? out
+             : Value::undefined(in.budget(), "there is no first item: the sequence is empty");
 }
 
 Value last_filter(Interpreter& in, const Value& value, const Args& args) {
   Bound("last", args, {});
   std::vector<Value> items;
   if (!reversed_items(in, value, items)) fail(fmt::format("a value of type {} has no last item", type_name(value)));
-  return items.empty() ? Value::undefined("there is no last item: the sequence is empty") : items.front();
+  return items.empty() ? Value::undefined(in.budget(), "there is no last item: the sequence is empty") : items.front();
 }
 
 template <bool kMax>
@@ -262,7 +264,7 @@ Value extreme_filter(Interpreter& in, const Value& value, const Args& args) {
     }
     any = true;
   }
-  return any ? best : Value::undefined("there is nothing to choose from: the sequence is empty");
+  return any ? best : Value::undefined(in.budget(), "there is nothing to choose from: the sequence is empty");
 }
 
 Value length_filter(Interpreter& in, const Value& value, const Args& args) {
@@ -399,7 +401,8 @@ Value attr_filter(Interpreter& in, const Value& value, const Args& args) {
   if (value.is_undefined()) fail(value.why_undefined());
   const Text& name = bound.text(0);
   if (auto found = own_attribute(in, value, name.view)) return *std::move(found);
-  return Value::undefined(fmt::format("a value of type {} has no attribute {}", type_name(value), quote(name.view)));
+  return Value::undefined(in.budget(),
+                          fmt::format("a value of type {} has no attribute {}", type_name(value), quote(name.view)));
 }
 
 constexpr std::array kFilters = {

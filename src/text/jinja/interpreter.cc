@@ -312,7 +312,7 @@ Interpreter::Flow Interpreter::run_with(const WithStatement& s, const Variables&
 void Interpreter::run_call_block(const CallBlockStatement& s, const Variables& scope, TextBuilder& out) {
   const PostfixExpr& call_expr = *s.call;
   const Value callee = eval_steps(call_expr, call_expr.steps.size() - 1, scope);
-  Args args = eval_arguments(call_expr.steps.back().arguments, scope);
+  Args args = eval_arguments(call_expr.steps.back(), scope);
   if (args.find("caller") != nullptr) fail("a call block passes its own 'caller'");
   args.named.emplace_back(text("caller"), make_macro(s.caller, scope));
   append_str(out, call(callee, std::move(args)));
@@ -382,7 +382,7 @@ Value Interpreter::look_up(std::string_view name, const Variables& scope) {
   for (const Variables* s = &scope; s != nullptr; s = s->outer) {
     budget_.work(s->entries.size());
     if (const auto* found = s->find(name)) {
-      return found->has_value() ? **found : Value::undefined(fmt::format("{} is undefined", quote(name)));
+      return found->has_value() ? **found : Value::undefined(budget_, fmt::format("{} is undefined", quote(name)));
     }
   }
   return look_up_outside(name);
@@ -404,7 +404,7 @@ Value Interpreter::look_up_outside(std::string_view name) {
     outside_.emplace_back(entry->name, Value(Kind::kFunction, std::move(function)));
     return outside_.back().second;
   }
-  return Value::undefined(fmt::format("{} is undefined", quote(name)));
+  return Value::undefined(budget_, fmt::format("{} is undefined", quote(name)));
 }
 
 Value Interpreter::convert(const json::value& value, bool tainted, int depth) {
@@ -513,7 +513,7 @@ Value Interpreter::eval_compare(const ChainExpr& expr, const Variables& scope) {
 Value Interpreter::eval_conditional(const ConditionalExpr& expr, const Variables& scope) {
   if (truth(eval(*expr.condition, scope))) return eval(*expr.then, scope);
   if (expr.otherwise != nullptr) return eval(*expr.otherwise, scope);
-  return Value::undefined("a conditional expression without 'else' was false");
+  return Value::undefined(budget_, "a conditional expression without 'else' was false");
 }
 
 // The base and the first `count` steps.
@@ -529,21 +529,23 @@ Value Interpreter::eval_step(const Step& step, const Value& value, const Variabl
   const auto bound = [&](const ExprPtr& expr) { return expr == nullptr ? Value() : eval(*expr, scope); };
   switch (step.kind) {
     case Step::Kind::kAttribute: return get_attribute(*this, value, step.name);
-    case Step::Kind::kItem: return get_item(*this, value, eval(*step.index, scope));
+    case Step::Kind::kItem: return get_item(*this, value, eval(*step.index[0], scope));
     case Step::Kind::kSlice: {
-      const Value from = bound(step.from), to = bound(step.to), by = bound(step.by);
+      const Value from = bound(step.index[0]), to = bound(step.index[1]), by = bound(step.index[2]);
       return get_slice(*this, value, from, to, by);
     }
-    case Step::Kind::kCall: return call(value, eval_arguments(step.arguments, scope));
-    case Step::Kind::kFilter: return apply(step.filter, step.name, value, eval_arguments(step.arguments, scope));
+    case Step::Kind::kCall: return call(value, eval_arguments(step, scope));
+    case Step::Kind::kFilter: return apply(step.filter, step.name, value, eval_arguments(step, scope));
     case Step::Kind::kTest:
-      return Value::boolean(apply(step.test, step.name, value, eval_arguments(step.arguments, scope)) != step.negated);
+      return Value::boolean(apply(step.test, step.name, value, eval_arguments(step, scope)) != step.negated);
   }
   return Value();
 }
 
-Args Interpreter::eval_arguments(const CallArguments& arguments, const Variables& scope) {
+Args Interpreter::eval_arguments(const Step& step, const Variables& scope) {
   Args out;
+  if (step.arguments == nullptr) return out;
+  const CallArguments& arguments = *step.arguments;
   for (const auto& value : arguments.positional) out.positional.push_back(eval(*value, scope));
   for (const auto& [name, value] : arguments.named) out.named.emplace_back(name, eval(*value, scope));
   if (arguments.star != nullptr) {
@@ -621,7 +623,7 @@ void Interpreter::bind_parameters(const Routine& routine, Args& args, Variables&
   }
   if (routine.uses_caller) {
     const auto caller = take_named("caller");
-    scope.set("caller", caller.has_value() ? *caller : Value::undefined("no caller defined"));
+    scope.set("caller", caller.has_value() ? *caller : Value::undefined(budget_, "no caller defined"));
   }
   if (routine.uses_kwargs) {
     auto rest = new_dict(budget_);
@@ -642,9 +644,10 @@ void Interpreter::bind_parameters(const Routine& routine, Args& args, Variables&
   for (size_t i = 0; i < count; ++i) {
     const auto& parameter = routine.parameters[i];
     if (given[i].has_value()) continue;
-    scope.set(parameter.name, parameter.standard != nullptr
-                                  ? eval(*parameter.standard, scope)
-                                  : Value::undefined(fmt::format("parameter {} was not given", quote(parameter.name))));
+    scope.set(parameter.name,
+              parameter.standard != nullptr
+                  ? eval(*parameter.standard, scope)
+                  : Value::undefined(budget_, fmt::format("parameter {} was not given", quote(parameter.name))));
   }
 }
 

@@ -124,7 +124,7 @@ class Interpreter {
   Value eval_conditional(const ConditionalExpr& expr, const Variables& scope);
   Value eval_steps(const PostfixExpr& expr, size_t count, const Variables& scope);
   Value eval_step(const Step& step, const Value& value, const Variables& scope);
-  Args eval_arguments(const CallArguments& arguments, const Variables& scope);
+  Args eval_arguments(const Step& step, const Variables& scope);
   Value look_up(std::string_view name, const Variables& scope);
   Value look_up_outside(std::string_view name);
 

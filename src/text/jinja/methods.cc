@@ -138,8 +138,9 @@ std::optional<Value> loop_attribute(Interpreter& in, Loop& loop, std::string_vie
   if (name == "revindex0") return Value::integer(length() - loop.index0 - 1);
   if (name == "depth") return Value::integer(loop.depth0 + 1);
   if (name == "depth0") return Value::integer(loop.depth0);
-  if (name == "previtem") return loop.before.has_value() ? *loop.before : Value::undefined("there is no previous item");
-  if (name == "nextitem") return in.peek(loop) ? *loop.after : Value::undefined("there is no next item");
+  if (name == "previtem")
+    return loop.before.has_value() ? *loop.before : Value::undefined(in.budget(), "there is no previous item");
+  if (name == "nextitem") return in.peek(loop) ? *loop.after : Value::undefined(in.budget(), "there is no next item");
   return std::nullopt;
 }
 
@@ -153,8 +154,8 @@ std::optional<Value> own_attribute(Interpreter& in, const Value& value, std::str
   }
   const bool is_internal = name.size() > 4 && name.starts_with("__") && name.ends_with("__");
   if (is_internal || is_mutation(kind, name)) {
-    return Value::undefined(
-        fmt::format("the attribute {} of a value of type {} is not open to templates", quote(name), type_name(value)));
+    return Value::undefined(in.budget(), fmt::format("the attribute {} of a value of type {} is not open to templates",
+                                                     quote(name), type_name(value)));
   }
   if (const MethodEntry* entry = find_method(kind, name)) {
     auto method = make_object<Method>(in.budget(), {&value});
@@ -191,12 +192,14 @@ std::optional<Value> own_item(Interpreter& in, const Value& value, const Value& 
   return value.items()[static_cast<size_t>(index)];
 }
 
-Value missing(const Value& value, const Value& key) {
+Value missing(Interpreter& in, const Value& value, const Value& key) {
   if (key.is_text())
-    return Value::undefined(fmt::format("a value of type {} has no {}", type_name(value), quote(key.text().view)));
+    return Value::undefined(in.budget(),
+                            fmt::format("a value of type {} has no {}", type_name(value), quote(key.text().view)));
   if (key.is_integral())
-    return Value::undefined(fmt::format("a value of type {} has no item {}", type_name(value), key.integer()));
-  return Value::undefined(fmt::format("a value of type {} has no such item", type_name(value)));
+    return Value::undefined(in.budget(),
+                            fmt::format("a value of type {} has no item {}", type_name(value), key.integer()));
+  return Value::undefined(in.budget(), fmt::format("a value of type {} has no such item", type_name(value)));
 }
 
 // --- slices ---
@@ -266,7 +269,7 @@ Value get_attribute(Interpreter& in, const Value& value, std::string_view name) 
   if (value.is(Kind::kDict)) {
     if (const Value* found = value.dict().find(name)) return *found;
   }
-  return Value::undefined(fmt::format("a value of type {} has no {}", type_name(value), quote(name)));
+  return Value::undefined(in.budget(), fmt::format("a value of type {} has no {}", type_name(value), quote(name)));
 }
 
 Value get_item(Interpreter& in, const Value& value, const Value& key) {
@@ -275,7 +278,7 @@ Value get_item(Interpreter& in, const Value& value, const Value& key) {
   if (key.is_text()) {
     if (auto own = own_attribute(in, value, key.text().view)) return *std::move(own);
   }
-  return missing(value, key);
+  return missing(in, value, key);
 }
 
 Value get_slice(Interpreter& in, const Value& value, const Value& from, const Value& to, const Value& by) {

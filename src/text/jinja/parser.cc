@@ -598,7 +598,7 @@ class Parser {
     take();
     if (current().kind == TokenKind::kInteger) {
       step.kind = Step::Kind::kItem;
-      step.index = std::make_unique<ConstantExpr>(Value::integer(current().integer), line());
+      step.index[0] = std::make_unique<ConstantExpr>(Value::integer(current().integer), line());
       take();
     } else {
       step.name = expect_any_name();
@@ -620,28 +620,28 @@ class Parser {
     }
     take();
     if (parts.size() == 1) {
-      step.index = std::move(parts.front());
+      step.index[0] = std::move(parts.front());
     } else {
       auto index = std::make_unique<ListExpr>(ExprKind::kTuple, step.line);
       index->items = std::move(parts);
-      step.index = std::move(index);
+      step.index[0] = std::move(index);
     }
     return step;
   }
 
   Step slice(Step step, ExprPtr from) {
     step.kind = Step::Kind::kSlice;
-    step.from = std::move(from);
+    step.index[0] = std::move(from);
     take();
-    if (!current().is_operator(":") && !current().is_operator("]")) step.to = expression();
-    if (take_operator(":") && !current().is_operator("]")) step.by = expression();
+    if (!current().is_operator(":") && !current().is_operator("]")) step.index[1] = expression();
+    if (take_operator(":") && !current().is_operator("]")) step.index[2] = expression();
     expect_operator("]");
     return step;
   }
 
   Step call() {
     Step step = new_step(Step::Kind::kCall);
-    step.arguments = arguments();
+    step.arguments = std::make_unique<CallArguments>(arguments());
     return step;
   }
 
@@ -693,7 +693,7 @@ class Parser {
   Step filter() {
     Step step = new_step(Step::Kind::kFilter);
     step.name = dotted_name();
-    if (current().is_operator("(")) step.arguments = arguments();
+    if (current().is_operator("(")) step.arguments = std::make_unique<CallArguments>(arguments());
     step.filter = find_filter(step.name);
     return step;
   }
@@ -704,14 +704,15 @@ class Parser {
     step.negated = take_name("not");
     step.name = dotted_name();
     if (current().is_operator("(")) {
-      step.arguments = arguments();
+      step.arguments = std::make_unique<CallArguments>(arguments());
     } else if (starts_test_argument()) {
       if (current().is_name("is")) fail_here("tests with 'is' cannot be chained");
       Deeper deeper(*this);
       ExprPtr base = primary();
       std::vector<Step> steps;
       plain_steps(steps);
-      step.arguments.positional.push_back(with_steps(std::move(base), std::move(steps)));
+      step.arguments = std::make_unique<CallArguments>();
+      step.arguments->positional.push_back(with_steps(std::move(base), std::move(steps)));
     }
     step.test = find_test(step.name);
     return step;

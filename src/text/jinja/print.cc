@@ -83,6 +83,7 @@ void append_view(TextBuilder& out, const View& view) {
 }
 
 void append_plain_repr(TextBuilder& out, const Value& value) {
+  Nesting nesting(out.budget());  // a namespace can hold itself
   out.budget().work(8);
   switch (value.kind()) {
     case Kind::kUndefined: return out.append("Undefined", false);
@@ -102,7 +103,6 @@ void append_plain_repr(TextBuilder& out, const Value& value) {
       return out.append(")", false);
     }
     case Kind::kNamespace: {
-      Nesting nesting(out.budget());  // a namespace can hold itself
       out.append("<Namespace ", false);
       append_pairs(out, value.as<Namespace>().attributes);
       return out.append(">", false);

@@ -97,8 +97,9 @@ bool same_key(const Value& a, const Value& b) {
 
 // --- Value ---
 
-Value Value::undefined(std::string why) {
-  auto reason = std::make_shared<UndefinedReason>(nullptr);
+Value Value::undefined(Budget& budget, std::string why) {
+  auto reason = std::make_shared<UndefinedReason>(&budget);
+  reason->charge.grow_to(sizeof(UndefinedReason) + 16 + why.capacity());
   reason->why = std::move(why);
   reason->depth = 0;
   return Value(Kind::kUndefined, std::move(reason));
@@ -155,6 +156,7 @@ size_t Text::offset_of(Budget& budget, size_t index) const {
 std::optional<size_t> Dict::index_of(size_t hash, const Value& key) const {
   const auto [begin, end] = index_.equal_range(hash);
   for (auto it = begin; it != end; ++it) {
+    charge.budget()->work(16);  // keys of a request may be chosen so that many have one hash
     if (same_key(entries[it->second].first, key)) return it->second;
   }
   return std::nullopt;
@@ -168,6 +170,7 @@ const Value* Dict::find(const Value& key) const {
 const Value* Dict::find(std::string_view key) const {
   const auto [begin, end] = index_.equal_range(std::hash<std::string_view>{}(key));
   for (auto it = begin; it != end; ++it) {
+    charge.budget()->work(16);
     const Value& candidate = entries[it->second].first;
     if (candidate.is_text() && candidate.text().view == key) return &entries[it->second].second;
   }
@@ -452,6 +455,7 @@ size_t hash_of(const Value& value) {
 }
 
 bool tainted_inside(Budget& budget, const Value& value) {
+  Nesting nesting(budget);  // a namespace can hold itself
   budget.work(8);
   const auto any = [&](const auto& pairs) {
     return std::any_of(pairs.begin(), pairs.end(), [&](const auto& pair) {
@@ -466,10 +470,7 @@ bool tainted_inside(Budget& budget, const Value& value) {
                          [&](const Value& item) { return tainted_inside(budget, item); });
     case Kind::kDict: return any(value.dict().entries);
     case Kind::kView: return tainted_inside(budget, value.as<View>().of);
-    case Kind::kNamespace: {
-      Nesting nesting(budget);  // a namespace can hold itself
-      return any(value.as<Namespace>().attributes);
-    }
+    case Kind::kNamespace: return any(value.as<Namespace>().attributes);
     default: return value.tainted();
   }
 }

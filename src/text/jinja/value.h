@@ -63,7 +63,7 @@ struct Range;
 class Value {
  public:
   Value() = default;  // none
-  static Value undefined(std::string why);
+  static Value undefined(Budget& budget, std::string why);
   static Value boolean(bool value);
   static Value integer(int64_t value, bool tainted = false);
   static Value real(double value, bool tainted = false);
