@@ -89,7 +89,7 @@ class Generation {
     answer_.seed = request_.sampling.seed ? *request_.sampling.seed : std::random_device{}();
     Sampler sampler(request_.sampling, engine_.processor.vocab_size(), stop_ids, answer_.seed);
 
-    prompt_ = engine_.processor.prompt(request_.messages, request_.prompt);
+    prompt_ = engine_.processor.parts().prompt(request_.messages, request_.prompt, &engine_.pool);
     answer_.prompt_token_ids = prompt_.ids;
     answer_.image_tokens = prompt_.num_image_tokens;
     const int max_new = check_length();

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "idefics/processor_config.h"
 #include "image/image.h"
 
@@ -38,8 +39,9 @@ struct Frames {
   }
 };
 
-// Follows plan_frames(image.width, image.height, config); same errors.
-Frames make_frames(const Image& image, const ImageProcessorConfig& config);
+// Follows plan_frames(image.width, image.height, config); same errors. Uses the threads of `pool`, if there is one,
+// which do not change the result.
+Frames make_frames(const Image& image, const ImageProcessorConfig& config, ThreadPool* pool = nullptr);
 
 // Rescales and normalises one frame [height, width, 3] to out [3, height, width] float32, as the reference's PIL back
 // end does: float32(double(v) * rescale_factor), then (r - mean) / std in float32.
