@@ -4,7 +4,6 @@
 #include <png.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -158,21 +157,28 @@ Frames make_frames(const Image& image, const ImageProcessorConfig& config, Threa
   return frames;
 }
 
-void pixel_values(std::span<const uint8_t> frame_rgb, int width, int height, const ImageProcessorConfig& config,
-                  std::span<float> out) {
-  const size_t plane = static_cast<size_t>(width) * static_cast<size_t>(height);
-  IDEFICS_CHECK(frame_rgb.size() == 3 * plane && out.size() == 3 * plane);
+std::array<float, 768> pixel_table(const ImageProcessorConfig& config) {
+  std::array<float, 768> table;
   for (size_t channel = 0; channel < 3; ++channel) {
-    std::array<float, 256> table;
     for (int v = 0; v < 256; ++v) {
       float r = static_cast<float>(v);
       if (config.do_rescale) r = static_cast<float>(static_cast<double>(v) * config.rescale_factor);
       if (config.do_normalize) r = (r - config.image_mean[channel]) / config.image_std[channel];
-      table[static_cast<size_t>(v)] = r;
+      table[channel * 256 + static_cast<size_t>(v)] = r;
     }
+  }
+  return table;
+}
+
+void pixel_values(std::span<const uint8_t> frame_rgb, int width, int height, const ImageProcessorConfig& config,
+                  std::span<float> out) {
+  const size_t plane = static_cast<size_t>(width) * static_cast<size_t>(height);
+  IDEFICS_CHECK(frame_rgb.size() == 3 * plane && out.size() == 3 * plane);
+  const std::array<float, 768> table = pixel_table(config);
+  for (size_t channel = 0; channel < 3; ++channel) {
     const uint8_t* from = frame_rgb.data() + channel;
     float* to = out.data() + channel * plane;
-    for (size_t i = 0; i < plane; ++i) to[i] = table[from[3 * i]];
+    for (size_t i = 0; i < plane; ++i) to[i] = table[channel * 256 + from[3 * i]];
   }
 }
 
