@@ -94,6 +94,7 @@ class Generation {
     answer_.prompt_token_ids = prompt_.ids;
     answer_.image_tokens = prompt_.num_image_tokens;
     const int max_new = check_length();
+    answer_.token_ids.reserve(static_cast<size_t>(max_new));
     answer_.timings.preprocess_ms = clock_.ms();
 
     encode_tiles();
