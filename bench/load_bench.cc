@@ -12,6 +12,8 @@
 
 #include "base/files.h"
 #include "idefics/engine.h"
+#include "image/codec.h"
+#include "image/tiles.h"
 #include "model/network.h"
 #include "processor/parts.h"
 
@@ -65,7 +67,10 @@ void run(const std::filesystem::path& folder, const char* image) {
     phase("pack", [&] { return Network(pool, checkpoint, config, Element::kBf16); });
     if (image != nullptr) {
       const std::string bytes = read_file(image, uint64_t{1} << 30);
-      for (int i = 0; i < 3; ++i) phase("cut", [&] { return processor.cut(bytes); });
+      for (int i = 0; i < 5; ++i) {
+        const Image picture = phase("decode", [&] { return decode_image(std::as_bytes(std::span(bytes))); });
+        phase("cut", [&] { return make_frames(picture, processor.config().image, &pool); });
+      }
     }
   }
   phase("all of Engine::load", [&] { return Engine::load(folder); });

@@ -11,6 +11,7 @@
 #include "engine/engine_parts.h"
 #include "engine/output_text.h"
 #include "engine/sampler.h"
+#include "image/tiles.h"
 #include "processor/parts.h"
 
 namespace idefics {
@@ -89,10 +90,11 @@ class Generation {
     answer_.seed = request_.sampling.seed ? *request_.sampling.seed : std::random_device{}();
     Sampler sampler(request_.sampling, engine_.processor.vocab_size(), stop_ids, answer_.seed);
 
-    prompt_ = engine_.processor.prompt(request_.messages, request_.prompt);
+    prompt_ = engine_.processor.parts().prompt(request_.messages, request_.prompt, &engine_.pool);
     answer_.prompt_token_ids = prompt_.ids;
     answer_.image_tokens = prompt_.num_image_tokens;
     const int max_new = check_length();
+    answer_.token_ids.reserve(static_cast<size_t>(max_new));
     answer_.timings.preprocess_ms = clock_.ms();
 
     encode_tiles();
@@ -161,8 +163,8 @@ class Generation {
     for (int64_t i = 0; i < total && !is_cancelled(); ++i) {
       const TileSpan& span = prompt_.tiles[static_cast<size_t>(i)];
       const PromptImage& image = prompt_.images[static_cast<size_t>(span.image)];
-      engine_.processor.pixel_values(image.tile(span.tile), image.side, engine_.pixels);
-      network.encode(engine_.exec(), engine_.pixels, Matrix<float>(features_.data() + i * S * E, S, E));
+      network.encode(engine_.exec(), {image.tile(span.tile), engine_.pixel_table},
+                     Matrix<float>(features_.data() + i * S * E, S, E));
       if (observer_.tiles) observer_.tiles(static_cast<int>(i) + 1, static_cast<int>(total));
     }
     answer_.tiles = static_cast<int>(total);
@@ -264,8 +266,7 @@ Engine::Parts::Parts(const std::filesystem::path& folder, const EngineOptions& w
   for (PageId page = 0; page < num_pages; ++page) pages.push_back(page);
   x.resize(static_cast<size_t>(options.prefill_chunk) * static_cast<size_t>(config.text_config.hidden_size));
   logits.resize(static_cast<size_t>(config.text_config.vocab_size));
-  const auto side = static_cast<size_t>(config.vision_config.image_size);
-  pixels.resize(3 * side * side);
+  pixel_table = idefics::pixel_table(processor.config().image);
 }
 
 Engine::Engine(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}

@@ -1,6 +1,7 @@
 // What an Engine is made of; for this library's own rooms and tests.
 #pragma once
 
+#include <array>
 #include <future>
 
 #include "base/thread_pool.h"
@@ -21,8 +22,9 @@ struct Engine::Parts {
   Processor processor;
   Arena arena;
   std::unique_ptr<KvCache> cache;
-  std::vector<PageId> pages;             // of the one sequence there is
-  std::vector<float> x, logits, pixels;  // [chunk, E], [V], [3, side, side]
+  std::vector<PageId> pages;           // of the one sequence there is
+  std::vector<float> x, logits;        // [chunk, E], [V]
+  std::array<float, 768> pixel_table;  // what the bytes of a picture become
 
  private:
   Parts(const std::filesystem::path& folder, const EngineOptions& options, std::future<Processor> reading);

@@ -29,16 +29,37 @@ double uniform(uint64_t seed, uint64_t number) {
   return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
 }
 
-int32_t best(std::span<const float> logits) {
-  int32_t at = -1;
-  float most = kNever;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] > most) {
-      most = logits[i];
-      at = static_cast<int32_t>(i);
+struct Peak {
+  float most;  // of all logits but NaN; kNever when there is none above
+  bool has_nan;
+};
+
+// In lanes that do not depend on each other, which the compiler turns into vector code.
+Peak find_peak(std::span<const float> logits) {
+  constexpr size_t kLanes = 16;
+  float most[kLanes];
+  uint32_t nan[kLanes] = {};
+  std::fill_n(most, kLanes, kNever);
+  const size_t whole = logits.size() / kLanes * kLanes;
+  for (size_t i = 0; i < whole; i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) {
+      const float x = logits[i + j];
+      most[j] = x > most[j] ? x : most[j];
+      nan[j] |= static_cast<uint32_t>(x != x);
     }
   }
-  return at;
+  for (size_t i = whole; i < logits.size(); ++i) {
+    most[0] = std::max(most[0], logits[i]);
+    nan[0] |= static_cast<uint32_t>(std::isnan(logits[i]));
+  }
+  return {*std::max_element(most, most + kLanes), std::any_of(nan, nan + kLanes, [](uint32_t n) { return n != 0; })};
+}
+
+// The first of the largest.
+int32_t best(std::span<const float> logits) {
+  const float most = find_peak(logits).most;
+  if (!(most > kNever)) return -1;
+  return static_cast<int32_t>(std::find(logits.begin(), logits.end(), most) - logits.begin());
 }
 
 [[noreturn]] void nothing_left() {
@@ -201,7 +222,7 @@ int32_t Sampler::draw(std::span<const float> logits, uint64_t number) const {
 }
 
 int32_t Sampler::choose(std::span<const int32_t> prompt, std::span<const int32_t> generated, std::span<float> logits) {
-  if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); })) {
+  if (find_peak(logits).has_nan) {
     throw Error(
         ErrorCode::kNumeric,
         fmt::format("model: NaN among the logits of token {}; the weights are damaged or overflow in this dtype",

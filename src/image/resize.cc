@@ -95,20 +95,6 @@ Axis make_axis(int in, int out, Filter filter) {
   return axis;
 }
 
-Image resize_vertical(const Image& in, int height, Filter filter) {
-  const size_t row_bytes = size_t{3} * static_cast<size_t>(in.width);
-  Image out{in.width, height, std::vector<uint8_t>(row_bytes * static_cast<size_t>(height))};
-  vertical_pass(make_axis(in.height, height, filter), in.rgb.data(), row_bytes, out.rgb.data());
-  return out;
-}
-
-Image resize_horizontal(const Image& in, int width, Filter filter) {
-  Image out{width, in.height,
-            std::vector<uint8_t>(size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(in.height))};
-  horizontal_pass(make_axis(in.width, width, filter), in.rgb.data(), in.width, in.height, out.rgb.data());
-  return out;
-}
-
 // For each output the input that it takes, or -1. The coordinate is summed up step by step, rounding errors included,
 // as the reference does.
 std::vector<int> nearest_inputs(int in, int out) {
@@ -122,34 +108,58 @@ std::vector<int> nearest_inputs(int in, int out) {
   return inputs;
 }
 
-Image resize_nearest(const Image& in, int width, int height) {
-  const std::vector<int> columns = nearest_inputs(in.width, width), rows = nearest_inputs(in.height, height);
-  Image out{width, height, std::vector<uint8_t>(size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height))};
-  uint8_t* to = out.rgb.data();
-  for (const int row : rows) {
-    for (const int column : columns) {
-      if (row >= 0 && column >= 0) {
-        const size_t at = static_cast<size_t>(row) * static_cast<size_t>(in.width) + static_cast<size_t>(column);
-        std::memcpy(to, in.rgb.data() + 3 * at, 3);
-      }
-      to += 3;
+class NearestPass final : public RowPass {
+ public:
+  NearestPass(int in_width, int in_height, int out_width, int out_height)
+      : RowPass(out_width, out_height),
+        columns_(nearest_inputs(in_width, out_width)),
+        rows_(nearest_inputs(in_height, out_height)) {}
+  int window() const override { return 1; }
+  void compute(RowSource& in, int first, int count, Scratch&, uint8_t* const* out) const override {
+    for (int r = 0; r < count; ++r) {
+      const int from = rows_[static_cast<size_t>(first + r)];
+      pick(from < 0 ? nullptr : in.row(from), out[r]);
     }
   }
-  return out;
-}
+
+ private:
+  void pick(const uint8_t* row, uint8_t* out) const {
+    for (const int column : columns_) {
+      for (int c = 0; c < 3; ++c) *out++ = row != nullptr && column >= 0 ? row[3 * column + c] : uint8_t{0};
+    }
+  }
+  std::vector<int> columns_, rows_;
+};
 
 }  // namespace
 
-Image resize(const Image& image, int width, int height, Resample filter) {
-  IDEFICS_CHECK(width > 0 && height > 0 && image.width > 0 && image.height > 0);
-  if (image.width == width && image.height == height) return image;
-  if (filter == Resample::kNearest) return resize_nearest(image, width, height);
+void add_resize(RowPasses& passes, int in_width, int in_height, int width, int height, Resample filter) {
+  IDEFICS_CHECK(width > 0 && height > 0 && in_width > 0 && in_height > 0);
+  if (in_width == width && in_height == height) return;
+  if (filter == Resample::kNearest) {
+    passes.push_back(std::make_unique<NearestPass>(in_width, in_height, width, height));
+    return;
+  }
   const Filter f = filter_of(filter);
-  if (image.width == width) return resize_vertical(image, height, f);
-  if (image.height == height) return resize_horizontal(image, width, f);
-  const int shrink_x = image.width - width, shrink_y = image.height - height;
-  if (shrink_y > 0 && shrink_y > 2 * shrink_x) return resize_horizontal(resize_vertical(image, height, f), width, f);
-  return resize_vertical(resize_horizontal(image, width, f), height, f);
+  const int shrink_x = in_width - width, shrink_y = in_height - height;
+  if (shrink_y > 0 && shrink_y > 2 * shrink_x) {
+    passes.push_back(vertical_pass(make_axis(in_height, height, f), in_width));
+    in_height = height;
+  }
+  if (in_width != width) passes.push_back(horizontal_pass(make_axis(in_width, width, f), in_width, in_height));
+  if (in_height != height) passes.push_back(vertical_pass(make_axis(in_height, height, f), width));
+}
+
+Image resize(const Image& image, int width, int height, Resample filter, ThreadPool* pool) {
+  RowPasses passes;
+  add_resize(passes, image.width, image.height, width, height, filter);
+  Image out{width, height, std::vector<uint8_t>(size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height))};
+  const size_t row_bytes = size_t{3} * static_cast<size_t>(width);
+  compute_rows({[&](int) { return stored_rows(image.rgb.data(), image.width); }, image.width, image.height, passes},
+               pool, [&](int y, const uint8_t* row) {
+                 std::memcpy(out.rgb.data() + static_cast<size_t>(y) * row_bytes, row, row_bytes);
+               });
+  return out;
 }
 
 }  // namespace idefics

@@ -3,6 +3,7 @@
 
 #include "idefics/processor_config.h"
 #include "image/image.h"
+#include "image/row_chain.h"
 
 namespace idefics {
 
@@ -12,7 +13,10 @@ namespace idefics {
 // 22-bit fixed point. The vertical pass comes first when the height shrinks, and by more than twice what the width
 // shrinks; otherwise the horizontal one.
 // Cost: about 6 weights per value and pass when enlarging (kLanczos), 6 * shrink factor when shrinking.
-// Threads: no shared state. Errors: none; a size below 1 is a bug.
-Image resize(const Image& image, int width, int height, Resample filter);
+// Threads: uses those of `pool`, if there is one, which do not change the result. Errors: none; a size below 1 is a
+// bug.
+Image resize(const Image& image, int width, int height, Resample filter, ThreadPool* pool = nullptr);
+// The passes of such a resize, behind those that are there.
+void add_resize(RowPasses& passes, int in_width, int in_height, int width, int height, Resample filter);
 
 }  // namespace idefics

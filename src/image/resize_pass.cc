@@ -21,15 +21,16 @@ constexpr int32_t kHalf = 1 << (kWeightBits - 1);
 
 uint8_t to_byte(int32_t sum) { return static_cast<uint8_t>(std::clamp(sum >> kWeightBits, 0, 255)); }
 
-// Columns [start, row_bytes) of one output row.
-void weigh_columns(const int32_t* weights, int count, const uint8_t* in, size_t row_bytes, size_t start, uint8_t* out) {
+// Columns [start, row_bytes) of one output row from `count` input rows.
+void weigh_columns(const int32_t* weights, int count, const uint8_t* const* in, size_t row_bytes, size_t start,
+                   uint8_t* out) {
   constexpr size_t kBlock = 1024;
   int32_t sums[kBlock];
   for (; start < row_bytes; start += kBlock) {
     const size_t columns = std::min(kBlock, row_bytes - start);
     std::fill_n(sums, columns, kHalf);
     for (int i = 0; i < count; ++i) {
-      const uint8_t* from = in + static_cast<size_t>(i) * row_bytes + start;
+      const uint8_t* from = in[i] + start;
       for (size_t j = 0; j < columns; ++j) sums[j] += from[j] * weights[i];
     }
     for (size_t j = 0; j < columns; ++j) out[start + j] = to_byte(sums[j]);
@@ -57,14 +58,12 @@ __m128i finish(__m128i hi, __m128i lo) {
 
 __m128i load16(const uint8_t* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); }
 
-// Sixteen columns of one output row. `count` rows lie row_bytes apart; the odd one is paired with itself, its second
-// weight 0.
-void weigh_16_columns(const WeightPair* pairs, int count, const uint8_t* in, size_t row_bytes, uint8_t* out) {
+// Sixteen columns, from `start` on, of one output row. The odd input row is paired with itself, its second weight 0.
+void weigh_16_columns(const WeightPair* pairs, int count, const uint8_t* const* in, size_t start, uint8_t* out) {
   const __m128i zero = _mm_setzero_si128();
   __m128i hi[4] = {zero, zero, zero, zero}, lo[4] = {zero, zero, zero, zero};
   for (int i = 0; i < count; i += 2, ++pairs) {
-    const uint8_t* from = in + static_cast<size_t>(i) * row_bytes;
-    const __m128i a = load16(from), b = load16(i + 1 < count ? from + row_bytes : from);
+    const __m128i a = load16(in[i] + start), b = load16(in[i + 1 < count ? i + 1 : i] + start);
     const __m128i left = _mm_unpacklo_epi8(a, b), right = _mm_unpackhi_epi8(a, b);
     const __m128i values[4] = {_mm_unpacklo_epi8(left, zero), _mm_unpackhi_epi8(left, zero),
                                _mm_unpacklo_epi8(right, zero), _mm_unpackhi_epi8(right, zero)};
@@ -76,7 +75,7 @@ void weigh_16_columns(const WeightPair* pairs, int count, const uint8_t* in, siz
   }
   const __m128i left = _mm_packs_epi32(finish(hi[0], lo[0]), finish(hi[1], lo[1]));
   const __m128i right = _mm_packs_epi32(finish(hi[2], lo[2]), finish(hi[3], lo[3]));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_packus_epi16(left, right));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out + start), _mm_packus_epi16(left, right));
 }
 
 // The weights of an axis for the horizontal pass: every window begins at an even pixel, so that the row can be laid out
@@ -147,71 +146,105 @@ void weigh_pixels(const PairedAxis& axis, const int16_t* laid_out, size_t row_st
   }
 }
 
-#endif
-
-}  // namespace
-
-void vertical_pass(const Axis& axis, const uint8_t* in, size_t row_bytes, uint8_t* out) {
-#if defined(__SSE2__)
-  std::vector<WeightPair> pairs;
-#endif
-  for (size_t y = 0; y < axis.windows.size(); ++y, out += row_bytes) {
-    const auto [first, count] = axis.windows[y];
-    const int32_t* weights = axis.weights.data() + y * static_cast<size_t>(axis.taps);
-    const uint8_t* from = in + static_cast<size_t>(first) * row_bytes;
-    size_t done = 0;
-#if defined(__SSE2__)
-    pairs.clear();
-    for (int i = 0; i < count; i += 2) pairs.push_back(make_pair(weights[i], i + 1 < count ? weights[i + 1] : 0));
-    for (; done + 16 <= row_bytes; done += 16)
-      weigh_16_columns(pairs.data(), count, from + done, row_bytes, out + done);
-#endif
-    weigh_columns(weights, count, from, row_bytes, done, out);
-  }
-}
-
-#if defined(__SSE2__)
-
-void horizontal_pass(const Axis& axis, const uint8_t* in, int in_width, int rows, uint8_t* out) {
-  constexpr int kRows = 4;
-  const PairedAxis paired = pair_up(axis);
-  const size_t in_row = size_t{3} * static_cast<size_t>(in_width), out_row = 3 * axis.windows.size();
-  const size_t stride = 8 * ((static_cast<size_t>(in_width) + 1) / 2);
-  std::vector<int16_t> laid_out(kRows * stride);
-  int y = 0;
-  for (; y + kRows <= rows; y += kRows) {
-    uint8_t* outs[kRows];
-    for (int r = 0; r < kRows; ++r) {
-      const auto row = static_cast<size_t>(y + r);
-      lay_out_pairs(in + row * in_row, in_width, laid_out.data() + static_cast<size_t>(r) * stride);
-      outs[r] = out + row * out_row;
+class HorizontalPass final : public RowPass {
+ public:
+  HorizontalPass(const Axis& axis, int in_width, int height)
+      : RowPass(static_cast<int>(axis.windows.size()), height), axis_(pair_up(axis)), in_width_(in_width) {}
+  int window() const override { return kBatch; }
+  Scratch make_scratch() const override { return {std::vector<int16_t>(kBatch * stride()), {}}; }
+  void compute(RowSource& in, int first, int count, Scratch& scratch, uint8_t* const* out) const override {
+    int16_t* const laid_out = scratch.values.data();
+    for (int r = 0; r < count; ++r)
+      lay_out_pairs(in.row(first + r), in_width_, laid_out + static_cast<size_t>(r) * stride());
+    if (count == kBatch) {
+      weigh_pixels<kBatch>(axis_, laid_out, stride(), out);
+    } else {
+      for (int r = 0; r < count; ++r)
+        weigh_pixels<1>(axis_, laid_out + static_cast<size_t>(r) * stride(), stride(), out + r);
     }
-    weigh_pixels<kRows>(paired, laid_out.data(), stride, outs);
   }
-  for (; y < rows; ++y) {
-    uint8_t* const row_out = out + static_cast<size_t>(y) * out_row;
-    lay_out_pairs(in + static_cast<size_t>(y) * in_row, in_width, laid_out.data());
-    weigh_pixels<1>(paired, laid_out.data(), stride, &row_out);
-  }
-}
+
+ private:
+  size_t stride() const { return 8 * ((static_cast<size_t>(in_width_) + 1) / 2); }
+
+  PairedAxis axis_;
+  int in_width_;
+};
 
 #else
 
-void horizontal_pass(const Axis& axis, const uint8_t* in, int in_width, int rows, uint8_t* out) {
-  for (int y = 0; y < rows; ++y, in += size_t{3} * static_cast<size_t>(in_width)) {
-    const int32_t* weights = axis.weights.data();
-    for (const auto& [first, count] : axis.windows) {
+class HorizontalPass final : public RowPass {
+ public:
+  HorizontalPass(const Axis& axis, int, int height)
+      : RowPass(static_cast<int>(axis.windows.size()), height), axis_(axis) {}
+  int window() const override { return 1; }
+  void compute(RowSource& in, int first, int count, Scratch&, uint8_t* const* out) const override {
+    for (int r = 0; r < count; ++r) weigh_row(in.row(first + r), out[r]);
+  }
+
+ private:
+  void weigh_row(const uint8_t* in, uint8_t* out) const {
+    const int32_t* weights = axis_.weights.data();
+    for (const auto& [first, count] : axis_.windows) {
       int32_t sums[3] = {kHalf, kHalf, kHalf};
       const uint8_t* from = in + size_t{3} * static_cast<size_t>(first);
       for (int i = 0; i < count; ++i) {
         for (int c = 0; c < 3; ++c) sums[c] += *from++ * weights[i];
       }
       for (const int32_t sum : sums) *out++ = to_byte(sum);
-      weights += axis.taps;
+      weights += axis_.taps;
     }
   }
-}
+
+  Axis axis_;
+};
 
 #endif
+
+class VerticalPass final : public RowPass {
+ public:
+  VerticalPass(Axis axis, int width) : RowPass(width, static_cast<int>(axis.windows.size())), axis_(std::move(axis)) {
+#if defined(__SSE2__)
+    for (size_t y = 0; y < axis_.windows.size(); ++y) {
+      const auto weight = [&](int i) { return i < axis_.windows[y].count ? weights(y)[i] : 0; };
+      for (int i = 0; i < axis_.taps; i += 2) pairs_.push_back(make_pair(weight(i), weight(i + 1)));
+    }
+#endif
+  }
+  int window() const override { return axis_.taps; }
+  Scratch make_scratch() const override { return {{}, std::vector<const uint8_t*>(static_cast<size_t>(axis_.taps))}; }
+  void compute(RowSource& in, int first, int count, Scratch& scratch, uint8_t* const* out) const override {
+    for (int r = 0; r < count; ++r) weigh_row(in, static_cast<size_t>(first + r), scratch.rows, out[r]);
+  }
+
+ private:
+  const int32_t* weights(size_t y) const { return axis_.weights.data() + y * static_cast<size_t>(axis_.taps); }
+  void weigh_row(RowSource& in, size_t y, std::vector<const uint8_t*>& rows, uint8_t* out) const {
+    const auto [first, count] = axis_.windows[y];
+    for (int i = 0; i < count; ++i) rows[static_cast<size_t>(i)] = in.row(first + i);
+    const size_t row_bytes = size_t{3} * static_cast<size_t>(width());
+    size_t done = 0;
+#if defined(__SSE2__)
+    const WeightPair* pairs = pairs_.data() + y * ((static_cast<size_t>(axis_.taps) + 1) / 2);
+    for (; done + 16 <= row_bytes; done += 16) weigh_16_columns(pairs, count, rows.data(), done, out);
+#endif
+    weigh_columns(weights(y), count, rows.data(), row_bytes, done, out);
+  }
+
+  Axis axis_;
+#if defined(__SSE2__)
+  std::vector<WeightPair> pairs_;  // [outputs, (taps + 1) / 2]
+#endif
+};
+
+}  // namespace
+
+std::unique_ptr<const RowPass> horizontal_pass(const Axis& axis, int in_width, int height) {
+  return std::make_unique<HorizontalPass>(axis, in_width, height);
+}
+
+std::unique_ptr<const RowPass> vertical_pass(Axis axis, int width) {
+  return std::make_unique<VerticalPass>(std::move(axis), width);
+}
 
 }  // namespace idefics

@@ -1,9 +1,11 @@
 // One pass of a resize: weighted sums of bytes along one axis. Inside this room only; image/resize.h is the way in.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
+
+#include "image/row_chain.h"
 
 namespace idefics {
 
@@ -21,9 +23,9 @@ struct Axis {
   int taps = 0;                  // at least the largest count
 };
 
-// RGB rows [rows, in_width, 3] to [rows, axis.windows.size(), 3].
-void horizontal_pass(const Axis& axis, const uint8_t* in, int in_width, int rows, uint8_t* out);
-// Rows of `row_bytes` bytes [in_height, row_bytes] to [axis.windows.size(), row_bytes].
-void vertical_pass(const Axis& axis, const uint8_t* in, size_t row_bytes, uint8_t* out);
+// Along the rows: output rows [first, first + count) from the same input rows.
+std::unique_ptr<const RowPass> horizontal_pass(const Axis& axis, int in_width, int height);
+// Along the columns: an output row from the rows of its window.
+std::unique_ptr<const RowPass> vertical_pass(Axis axis, int width);
 
 }  // namespace idefics

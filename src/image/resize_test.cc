@@ -66,6 +66,16 @@ uint8_t weigh(const Axis& axis, size_t x, const uint8_t* in, size_t stride) {
   return static_cast<uint8_t>(std::clamp<int64_t>(sum >> kWeightBits, 0, 255));
 }
 
+// All rows of one pass over a picture.
+std::vector<uint8_t> run(std::unique_ptr<const RowPass> pass, const std::vector<uint8_t>& rgb, int width, int height) {
+  RowPasses passes;
+  passes.push_back(std::move(pass));
+  std::vector<uint8_t> out;
+  compute_rows({[&](int) { return stored_rows(rgb.data(), width); }, width, height, passes}, nullptr,
+               [&](int, const uint8_t* row) { out.insert(out.end(), row, row + 3 * passes[0]->width()); });
+  return out;
+}
+
 TEST(ResizePass, equals_its_definition_at_awkward_sizes) {
   std::mt19937 random(3);
   for (const int in_size : {1, 2, 3, 7, 17, 64}) {
@@ -83,18 +93,30 @@ TEST(ResizePass, equals_its_definition_at_awkward_sizes) {
           }
         }
         const Image image = random_image(in_size, other, random());
-        std::vector<uint8_t> out(static_cast<size_t>(3 * out_size * other));
-        horizontal_pass(axis, image.rgb.data(), in_size, other, out.data());
-        for (size_t i = 0; i < out.size(); ++i) {
+        const std::vector<uint8_t> wide = run(horizontal_pass(axis, in_size, other), image.rgb, in_size, other);
+        for (size_t i = 0; i < wide.size(); ++i) {
           const size_t y = i / static_cast<size_t>(3 * out_size), x = i / 3 % static_cast<size_t>(out_size);
-          ASSERT_EQ(out[i], weigh(axis, x, image.rgb.data() + y * static_cast<size_t>(3 * in_size) + i % 3, 3));
+          ASSERT_EQ(wide[i], weigh(axis, x, image.rgb.data() + y * static_cast<size_t>(3 * in_size) + i % 3, 3));
         }
         const size_t row_bytes = static_cast<size_t>(3 * other);
-        vertical_pass(axis, image.rgb.data(), row_bytes, out.data());
-        for (size_t i = 0; i < out.size(); ++i) {
-          ASSERT_EQ(out[i], weigh(axis, i / row_bytes, image.rgb.data() + i % row_bytes, row_bytes));
+        const std::vector<uint8_t> high = run(vertical_pass(axis, other), image.rgb, other, in_size);
+        for (size_t i = 0; i < high.size(); ++i) {
+          ASSERT_EQ(high[i], weigh(axis, i / row_bytes, image.rgb.data() + i % row_bytes, row_bytes));
         }
       }
+    }
+  }
+}
+
+// Many bands a thread, and windows that are longer than a band.
+TEST(Resize, threads_do_not_change_a_byte) {
+  ThreadPool two(2), three(3);
+  const Image image = random_image(150, 700, 5);
+  for (const auto& [width, height] : {std::pair(300, 900), {75, 300}, {20, 40}, {151, 60}, {150, 350}, {40, 700}}) {
+    for (const auto filter : {Resample::kNearest, Resample::kLanczos, Resample::kBox}) {
+      const Image want = resize(image, width, height, filter);
+      EXPECT_EQ(resize(image, width, height, filter, &two).rgb, want.rgb) << width << " x " << height;
+      EXPECT_EQ(resize(image, width, height, filter, &three).rgb, want.rgb) << width << " x " << height;
     }
   }
 }

@@ -4,7 +4,6 @@
 #include <png.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -64,20 +63,28 @@ Size stretch_to_tiles(Size s, int tile) {
   return s;
 }
 
-// `image` at the size of `s`: itself when nothing changes, else resized into `storage`.
-const Image& resized(const Image& image, int width, int height, Resample filter, Image& storage) {
-  if (image.width == width && image.height == height) return image;
-  storage = resize(image, width, height, filter);
-  return storage;
+// Where the part of row y of the stretched picture lies that belongs to a column of frames.
+uint8_t* part_of_row(Frames& frames, int y, int col) {
+  const size_t frame = static_cast<size_t>(y / frames.height * frames.cols + col);
+  const size_t row = frame * static_cast<size_t>(frames.height) + static_cast<size_t>(y % frames.height);
+  return frames.rgb.data() + row * static_cast<size_t>(frames.width) * 3;
 }
 
-// Copies a rectangle of `image` into a frame of its size.
-void copy_tile(const Image& image, int x, int y, int width, int height, uint8_t* frame) {
-  const size_t row_bytes = size_t{3} * static_cast<size_t>(width);
-  for (int row = 0; row < height; ++row) {
-    const size_t from = (static_cast<size_t>(y + row) * static_cast<size_t>(image.width) + static_cast<size_t>(x)) * 3;
-    std::memcpy(frame + static_cast<size_t>(row) * row_bytes, image.rgb.data() + from, row_bytes);
-  }
+// The last frame: the stretched picture, which lies cut into the others, at their size.
+void add_global_frame(const FramePlan& plan, Resample filter, ThreadPool* pool, Frames& frames) {
+  RowPasses passes;
+  add_resize(passes, plan.step2_width, plan.step2_height, plan.frame_width, plan.frame_height, filter);
+  const size_t part = size_t{3} * static_cast<size_t>(plan.frame_width);
+  const auto join = [&frames, part](int first, int count, uint8_t* const* out) {
+    for (int r = 0; r < count; ++r) {
+      for (int col = 0; col < frames.cols; ++col)
+        std::memcpy(out[r] + static_cast<size_t>(col) * part, part_of_row(frames, first + r, col), part);
+    }
+  };
+  const auto source = [&](int window) { return computed_rows(plan.step2_width, plan.step2_height, window, join); };
+  uint8_t* const global = frames.rgb.data() + static_cast<size_t>(frames.count - 1) * frames.frame(0).size();
+  compute_rows({source, plan.step2_width, plan.step2_height, passes}, pool,
+               [&](int y, const uint8_t* row) { std::memcpy(global + static_cast<size_t>(y) * part, row, part); });
 }
 
 }  // namespace
@@ -124,44 +131,54 @@ FramePlan plan_frames(int width, int height, const ImageProcessorConfig& config)
   return plan;
 }
 
-Frames make_frames(const Image& image, const ImageProcessorConfig& config) {
+Frames make_frames(const Image& image, const ImageProcessorConfig& config, ThreadPool* pool) {
   const FramePlan plan = plan_frames(image.width, image.height, config);
-  Image storage1, storage2, storage3;
-  const Image& step1 = resized(image, plan.step1_width, plan.step1_height, config.resample, storage1);
-  const Image& step2 = resized(step1, plan.step2_width, plan.step2_height, config.resample, storage2);
-  // The last frame comes from the stretched picture, whose aspect ratio is no longer the original's.
-  const Image& global = resized(step2, plan.frame_width, plan.frame_height, config.resample, storage3);
-
   Frames frames;
   frames.rows = plan.rows, frames.cols = plan.cols;
   frames.width = plan.frame_width, frames.height = plan.frame_height;
   frames.count = plan.num_frames;
-  frames.rgb.resize(static_cast<size_t>(plan.num_frames) * global.rgb.size());
-  uint8_t* frame = frames.rgb.data();
-  for (int row = 0; row < plan.rows; ++row) {
-    for (int col = 0; col < plan.cols; ++col, frame += global.rgb.size()) {
-      copy_tile(step2, col * frames.width, row * frames.height, frames.width, frames.height, frame);
+  const size_t part = size_t{3} * static_cast<size_t>(frames.width);
+  frames.rgb.resize(static_cast<size_t>(frames.count) * static_cast<size_t>(frames.height) * part);
+
+  RowPasses passes;
+  const Resample filter = config.resample;
+  add_resize(passes, image.width, image.height, plan.step1_width, plan.step1_height, filter);
+  add_resize(passes, plan.step1_width, plan.step1_height, plan.step2_width, plan.step2_height, filter);
+  const bool cut = plan.rows > 0;
+  // A single frame is the stretched picture once more resized.
+  if (!cut) add_resize(passes, plan.step2_width, plan.step2_height, frames.width, frames.height, filter);
+  const auto source = [&](int) { return stored_rows(image.rgb.data(), image.width); };
+  compute_rows({source, image.width, image.height, passes}, pool, [&](int y, const uint8_t* row) {
+    for (int col = 0; col < std::max(frames.cols, 1); ++col)
+      std::memcpy(part_of_row(frames, y, col), row + static_cast<size_t>(col) * part, part);
+  });
+  // The last frame comes from the stretched picture, whose aspect ratio is no longer the original's.
+  if (cut) add_global_frame(plan, filter, pool, frames);
+  return frames;
+}
+
+std::array<float, 768> pixel_table(const ImageProcessorConfig& config) {
+  std::array<float, 768> table;
+  for (size_t channel = 0; channel < 3; ++channel) {
+    for (int v = 0; v < 256; ++v) {
+      float r = static_cast<float>(v);
+      if (config.do_rescale) r = static_cast<float>(static_cast<double>(v) * config.rescale_factor);
+      if (config.do_normalize) r = (r - config.image_mean[channel]) / config.image_std[channel];
+      table[channel * 256 + static_cast<size_t>(v)] = r;
     }
   }
-  std::memcpy(frame, global.rgb.data(), global.rgb.size());
-  return frames;
+  return table;
 }
 
 void pixel_values(std::span<const uint8_t> frame_rgb, int width, int height, const ImageProcessorConfig& config,
                   std::span<float> out) {
   const size_t plane = static_cast<size_t>(width) * static_cast<size_t>(height);
   IDEFICS_CHECK(frame_rgb.size() == 3 * plane && out.size() == 3 * plane);
+  const std::array<float, 768> table = pixel_table(config);
   for (size_t channel = 0; channel < 3; ++channel) {
-    std::array<float, 256> table;
-    for (int v = 0; v < 256; ++v) {
-      float r = static_cast<float>(v);
-      if (config.do_rescale) r = static_cast<float>(static_cast<double>(v) * config.rescale_factor);
-      if (config.do_normalize) r = (r - config.image_mean[channel]) / config.image_std[channel];
-      table[static_cast<size_t>(v)] = r;
-    }
     const uint8_t* from = frame_rgb.data() + channel;
     float* to = out.data() + channel * plane;
-    for (size_t i = 0; i < plane; ++i) to[i] = table[from[3 * i]];
+    for (size_t i = 0; i < plane; ++i) to[i] = table[channel * 256 + from[3 * i]];
   }
 }
 

@@ -1,11 +1,13 @@
 // From a picture to the square frames that the vision tower sees: resize, stretch, cut, global thumbnail.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "idefics/processor_config.h"
 #include "image/image.h"
 
@@ -38,11 +40,14 @@ struct Frames {
   }
 };
 
-// Follows plan_frames(image.width, image.height, config); same errors.
-Frames make_frames(const Image& image, const ImageProcessorConfig& config);
+// Follows plan_frames(image.width, image.height, config); same errors. Uses the threads of `pool`, if there is one,
+// which do not change the result.
+Frames make_frames(const Image& image, const ImageProcessorConfig& config, ThreadPool* pool = nullptr);
 
-// Rescales and normalises one frame [height, width, 3] to out [3, height, width] float32, as the reference's PIL back
-// end does: float32(double(v) * rescale_factor), then (r - mean) / std in float32.
+// What each byte of each channel becomes [3, 256], as in the reference's PIL back end:
+// float32(double(v) * rescale_factor), then (r - mean) / std in float32.
+std::array<float, 768> pixel_table(const ImageProcessorConfig& config);
+// Rescales and normalises one frame [height, width, 3] to out [3, height, width] float32.
 void pixel_values(std::span<const uint8_t> frame_rgb, int width, int height, const ImageProcessorConfig& config,
                   std::span<float> out);
 

@@ -73,6 +73,18 @@ TEST(Tiles, are_cut_row_by_row_and_the_global_frame_is_last) {
   EXPECT_EQ(0, std::memcmp(frames.frame(4).data(), global.rgb.data(), 12));
 }
 
+TEST(Tiles, threads_do_not_change_a_byte) {
+  ThreadPool two(2);
+  for (const auto& [width, height] : {std::pair(90, 60), {40, 300}, {300, 40}, {1, 1}, {160, 160}}) {
+    const Image image = gradient(width, height);
+    for (const bool split : {true, false}) {
+      ImageProcessorConfig config = preset(40, 160);
+      config.do_image_splitting = split;
+      EXPECT_EQ(make_frames(image, config, &two).rgb, make_frames(image, config).rgb) << width << " x " << height;
+    }
+  }
+}
+
 TEST(Tiles, a_size_that_cannot_be_used_is_refused) {
   expect_refused(ErrorCode::kImageInvalid, 0, 5, preset(4, 16));
   expect_refused(ErrorCode::kImageInvalid, 5, -1, preset(4, 16));

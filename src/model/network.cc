@@ -95,12 +95,11 @@ KvCache::Shape Network::kv_shape() const {
           .page_size = p.page_size};
 }
 
-void Network::encode(const Exec& exec, std::span<const float> pixels, Matrix<float> features,
-                     const Probe& probe) const {
+void Network::encode(const Exec& exec, const TilePixels& pixels, Matrix<float> features, const Probe& probe) const {
   encode(exec, pixels, {patches_per_side(), patches_per_side()}, features, probe);
 }
 
-void Network::encode(const Exec& exec, std::span<const float> pixels, ValidPatches valid, Matrix<float> features,
+void Network::encode(const Exec& exec, const TilePixels& pixels, ValidPatches valid, Matrix<float> features,
                      const Probe& probe) const {
   ArenaScope scope(exec.arena);
   const int64_t T = int64_t{patches_per_side()} * patches_per_side();

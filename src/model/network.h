@@ -33,10 +33,10 @@ class Network {
   KvCache::Shape kv_shape() const;
 
   // One tile to its S feature rows.
-  //   pixels    [3, image_size, image_size] float32, normalised        features  [S, E] float32
-  void encode(const Exec& exec, std::span<const float> pixels, Matrix<float> features, const Probe& probe = {}) const;
+  //   features  [S, E] float32
+  void encode(const Exec& exec, const TilePixels& pixels, Matrix<float> features, const Probe& probe = {}) const;
   // The same for a tile of which only the top left `valid` patches are picture.
-  void encode(const Exec& exec, std::span<const float> pixels, ValidPatches valid, Matrix<float> features,
+  void encode(const Exec& exec, const TilePixels& pixels, ValidPatches valid, Matrix<float> features,
               const Probe& probe = {}) const;
   int patches_per_side() const { return config_.vision_config.image_size / config_.vision_config.patch_size; }
 

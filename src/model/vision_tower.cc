@@ -32,17 +32,27 @@ struct Scratch {
   }
 };
 
+// The `count` pixels of one channel from pixel (y, x) on.
+void read_pixels(const TilePixels& pixels, int64_t side, int64_t channel, int64_t y, int64_t x, int64_t count,
+                 float* out) {
+  if (pixels.table == nullptr) {
+    std::memcpy(out, pixels.planes.data() + (channel * side + y) * side + x,
+                static_cast<size_t>(count) * sizeof(float));
+    return;
+  }
+  const uint8_t* from = pixels.rgb.data() + (y * side + x) * 3 + channel;
+  const float* table = pixels.table + channel * 256;
+  for (int64_t i = 0; i < count; ++i) out[i] = table[from[3 * i]];
+}
+
 // patches[r N + c] = the pixels of patch (r, c) in the order channel, y, x; pixels beyond N p are ignored.
-void gather_patches(const Exec& exec, const Idefics3VisionConfig& c, std::span<const float> pixels,
-                    Matrix<float> flat) {
+void gather_patches(const Exec& exec, const Idefics3VisionConfig& c, const TilePixels& pixels, Matrix<float> flat) {
   const int64_t side = c.image_size, p = c.patch_size, N = side / p;
   exec.pool.parallel_for(N * N, N, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       float* out = flat.row(t);
       for (int64_t channel = 0; channel < 3; ++channel) {
-        const float* from = pixels.data() + (channel * side + t / N * p) * side + t % N * p;
-        for (int64_t y = 0; y < p; ++y, out += p)
-          std::memcpy(out, from + y * side, static_cast<size_t>(p) * sizeof(float));
+        for (int64_t y = 0; y < p; ++y, out += p) read_pixels(pixels, side, channel, t / N * p + y, t % N * p, p, out);
       }
     }
   });
@@ -85,10 +95,11 @@ void attend(const Exec& exec, const Idefics3VisionConfig& c, ValidPatches valid,
 }  // namespace
 
 void encode_tile(const Exec& exec, const Idefics3VisionConfig& config, const VisionWeights& weights,
-                 std::span<const float> pixels, ValidPatches valid, Matrix<float> features, const Probe& probe) {
+                 const TilePixels& pixels, ValidPatches valid, Matrix<float> features, const Probe& probe) {
   const int64_t N = config.image_size / config.patch_size, T = N * N;
   const auto eps = static_cast<float>(config.layer_norm_eps);
-  IDEFICS_CHECK(std::ssize(pixels) == int64_t{3} * config.image_size * config.image_size);
+  const int64_t values = pixels.table == nullptr ? std::ssize(pixels.planes) : std::ssize(pixels.rgb);
+  IDEFICS_CHECK(values == int64_t{3} * config.image_size * config.image_size);
   IDEFICS_CHECK(valid.rows >= 1 && valid.rows <= N && valid.cols >= 1 && valid.cols <= N);
 
   ArenaScope scope(exec.arena);

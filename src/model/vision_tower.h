@@ -31,13 +31,22 @@ struct ValidPatches {
   int rows, cols;
 };
 
+// What there is to encode: normalised pixels, or the bytes of a picture and what each becomes.
+struct TilePixels {
+  TilePixels(std::span<const float> normalised) : planes(normalised) {}
+  TilePixels(std::span<const uint8_t> bytes, std::span<const float, 768> values) : rgb(bytes), table(values.data()) {}
+
+  std::span<const float> planes;  // [3, image_size, image_size], or empty
+  std::span<const uint8_t> rgb;   // [image_size, image_size, 3], if so
+  const float* table = nullptr;   // [3, 256] value of each byte in each channel
+};
+
 // Encodes one tile.
-//   pixels    [3, image_size, image_size] float32, normalised
 //   features  [N N, D] float32, N = image_size div patch_size, patches row by row
 // Scratch comes from exec.arena and does not depend on the number of tiles. Positions of a partly valid tile:
 // floor(i N / n) for i < n valid rows (columns), 0 for patches outside.
 void encode_tile(const Exec& exec, const Idefics3VisionConfig& config, const VisionWeights& weights,
-                 std::span<const float> pixels, ValidPatches valid, Matrix<float> features, const Probe& probe);
+                 const TilePixels& pixels, ValidPatches valid, Matrix<float> features, const Probe& probe);
 
 // Takes from a measuring arena what encode_tile takes.
 void plan_encode_tile(Arena& arena, const Idefics3VisionConfig& config, Element dtype);

@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "base/thread_pool.h"
 #include "checkpoint/generation_config.h"
 #include "checkpoint/processor_files.h"
 #include "idefics/config.h"
@@ -24,9 +25,12 @@ struct Processor::Parts {
   std::vector<int32_t> stop_ids;
   ImageLimits limits;
 
+  // Processor::prompt and Processor::cut with the threads of `pool`, which may be null.
+  Prompt prompt(std::span<const Message> messages, const PromptOptions& options, ThreadPool* pool) const;
+  PromptImage cut(std::string_view file_bytes, const ImageOptions& options, ThreadPool* pool) const;
   // Expands `text`, whose ranges `untrusted` a user wrote, with the pictures `files`, and tokenises it.
-  Prompt build(const Processor& self, std::string_view text, std::span<const TextRange> untrusted,
-               std::span<const std::string_view> files, const ImageOptions& options, bool add_special_tokens) const;
+  Prompt build(std::string_view text, std::span<const TextRange> untrusted, std::span<const std::string_view> files,
+               const ImageOptions& options, bool add_special_tokens, ThreadPool* pool) const;
 };
 
 }  // namespace idefics

@@ -169,11 +169,15 @@ Processor Processor::load(const std::filesystem::path& folder) {
 }
 
 PromptImage Processor::cut(std::string_view file_bytes, const ImageOptions& options) const {
-  const ImageProcessorConfig wished = configure(parts_->processor.image, options);
-  const Image image = decode_image(std::as_bytes(std::span(file_bytes)), parts_->limits);
-  const ImageProcessorConfig config = fit_tiles(wished, image.width, image.height, options.max_tiles);
-  const FramePlan plan = plan_frames(image.width, image.height, config);
-  Frames frames = make_frames(image, config);
+  return parts_->cut(file_bytes, options, nullptr);
+}
+
+PromptImage Processor::Parts::cut(std::string_view file_bytes, const ImageOptions& options, ThreadPool* pool) const {
+  const ImageProcessorConfig wished = configure(processor.image, options);
+  const Image image = decode_image(std::as_bytes(std::span(file_bytes)), limits);
+  const ImageProcessorConfig fitting = fit_tiles(wished, image.width, image.height, options.max_tiles);
+  const FramePlan plan = plan_frames(image.width, image.height, fitting);
+  Frames frames = make_frames(image, fitting, pool);
   if (frames.width != frames.height) {
     throw Error(ErrorCode::kInvalidValue, fmt::format("image: tiles of {} x {} pixels; the model takes square ones",
                                                       frames.width, frames.height));
@@ -209,17 +213,22 @@ void Processor::pixel_values(std::span<const uint8_t> tile, int side, std::span<
 }
 
 Prompt Processor::prompt(std::span<const Message> messages, const PromptOptions& options) const {
+  return parts_->prompt(messages, options, nullptr);
+}
+
+Prompt Processor::Parts::prompt(std::span<const Message> messages, const PromptOptions& options,
+                                ThreadPool* pool) const {
   check_messages(messages);
-  if (!parts_->chat_template) {
+  if (!chat_template) {
     throw Error(ErrorCode::kBadModel,
-                fmt::format("{}: there is no chat template; add chat_template.jinja to the folder", parts_->folder));
+                fmt::format("{}: there is no chat template; add chat_template.jinja to the folder", folder));
   }
   ChatOptions chat;
   chat.add_generation_prompt = options.add_generation_prompt;
   chat.continue_final_message = options.continue_final_message;
-  if (parts_->tokenizer_config.bos_token) chat.variables["bos_token"] = *parts_->tokenizer_config.bos_token;
-  if (parts_->tokenizer_config.eos_token) chat.variables["eos_token"] = *parts_->tokenizer_config.eos_token;
-  const ChatTemplate::Rendered rendered = render_chat(*parts_->chat_template, to_json(messages), chat);
+  if (tokenizer_config.bos_token) chat.variables["bos_token"] = *tokenizer_config.bos_token;
+  if (tokenizer_config.eos_token) chat.variables["eos_token"] = *tokenizer_config.eos_token;
+  const ChatTemplate::Rendered rendered = render_chat(*chat_template, to_json(messages), chat);
 
   std::vector<std::string_view> files;
   for (const Message& message : messages) {
@@ -227,18 +236,18 @@ Prompt Processor::prompt(std::span<const Message> messages, const PromptOptions&
       if (part.type == ContentPart::Type::kImage) files.push_back(part.image);
     }
   }
-  return parts_->build(*this, rendered.text, rendered.untrusted, files, options.images, false);
+  return build(rendered.text, rendered.untrusted, files, options.images, false, pool);
 }
 
 Prompt Processor::raw_prompt(std::string_view text, std::span<const std::string> images,
                              const PromptOptions& options) const {
   const std::vector<std::string_view> files(images.begin(), images.end());
-  return parts_->build(*this, text, {}, files, options.images, true);
+  return parts_->build(text, {}, files, options.images, true, nullptr);
 }
 
-Prompt Processor::Parts::build(const Processor& self, std::string_view text, std::span<const TextRange> untrusted,
+Prompt Processor::Parts::build(std::string_view text, std::span<const TextRange> untrusted,
                                std::span<const std::string_view> files, const ImageOptions& options,
-                               bool add_special_tokens) const {
+                               bool add_special_tokens, ThreadPool* pool) const {
   const std::vector<size_t> places = find_placeholders(text, untrusted);
   if (places.size() != files.size()) {
     throw Error(ErrorCode::kTooManyImages,
@@ -250,7 +259,7 @@ Prompt Processor::Parts::build(const Processor& self, std::string_view text, std
   std::vector<Grid> grids;
   for (size_t i = 0; i < files.size(); ++i) {
     try {
-      prompt.images.push_back(self.cut(files[i], options));
+      prompt.images.push_back(cut(files[i], options, pool));
     } catch (const Error& e) {
       throw e.with_context(fmt::format("image {}", i + 1));
     }

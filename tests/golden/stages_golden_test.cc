@@ -68,6 +68,7 @@ class Runner {
         std::vector<float> pixels(frames.frame(i).size());
         pixel_values(frames.frame(i), frames.width, frames.height, image, pixels);
         append_features(pixels, probe, out);
+        expect_the_same_from_bytes(frames.frame(i), pixel_table(image), out);
       }
     }
     return out;
@@ -77,6 +78,15 @@ class Runner {
     const int64_t S = config_.image_seq_len(), E = config_.text_config.hidden_size;
     out.resize(out.size() + static_cast<size_t>(S * E));
     network_.encode(exec(), pixels, Matrix<float>(out.data() + out.size() - S * E, S, E), probe);
+  }
+
+  // The tile's features, which `features` ends with, when it is given as bytes.
+  void expect_the_same_from_bytes(std::span<const uint8_t> rgb, const std::array<float, 768>& table,
+                                  const std::vector<float>& features) {
+    const int64_t S = config_.image_seq_len(), E = config_.text_config.hidden_size;
+    std::vector<float> again(static_cast<size_t>(S * E));
+    network_.encode(exec(), {rgb, table}, Matrix<float>(again.data(), S, E));
+    EXPECT_TRUE(std::equal(again.begin(), again.end(), features.end() - S * E));
   }
 
   // Logits of every row of `ids`, which follow `context` tokens that are in the cache already.
@@ -338,7 +348,7 @@ TEST(StagesGolden, partly_valid_tiles) {
       std::vector<float> out(static_cast<size_t>(S * E));
       const ValidPatches valid{patches[i].at(0).to_number<int>(), patches[i].at(1).to_number<int>()};
       const size_t size = all.size() / patches.size();
-      runner.network().encode(runner.exec(), std::span(all).subspan(i * size, size), valid,
+      runner.network().encode(runner.exec(), std::span<const float>(all).subspan(i * size, size), valid,
                               Matrix<float>(out.data(), S, E));
       features.values.insert(features.values.end(), out.begin(), out.end());
     }
