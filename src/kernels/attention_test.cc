@@ -261,6 +261,31 @@ TEST(Attention, extreme_scores_pick_one_key_and_equal_scores_take_the_mean) {
   }
 }
 
+TEST(Attention, a_scale_of_zero_takes_the_mean_and_a_negative_one_turns_the_order) {
+  for (const DType dtype : kTypes) {
+    for (const float scale : {0.0f, -0.3f}) {
+      Problem problem(dtype, 20, 130, 1, 20, 11);
+      problem.scale = scale;
+      EXPECT_LE(problem.error(problem.run()), tolerance(dtype)) << name_of(dtype) << " " << scale;
+    }
+  }
+}
+
+TEST(Attention, a_row_keeps_its_bytes_when_others_see_infinite_values) {
+  for (const DType dtype : kTypes) {
+    Problem problem(dtype, 12, 100, 2, 20, 8);
+    for (int32_t t = 0; t < 12; ++t) problem.limit[size(t)] = 64 + t;
+    const Output before = problem.run();
+    problem.v[70 * 20 + 3] = INFINITY;
+    problem.store_key(70);
+    const Output after = problem.run();
+    for (int32_t t = 0; t < 12; ++t) {
+      if (problem.limit[size(t)] > 70) continue;
+      ASSERT_EQ(std::memcmp(before.f32.row(t), after.f32.row(t), 40 * sizeof(float)), 0) << t;
+    }
+  }
+}
+
 TEST(KvStore, writes_its_slot_and_zeros_beyond_the_head_and_nothing_else) {
   for (const DType dtype : kTypes) {
     for (const int32_t d : {1, 2, 12, 16, 18, 64, 72}) {
