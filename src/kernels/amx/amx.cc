@@ -159,6 +159,7 @@ void multiply_panel(const GemmArgs& a, int32_t panel, int32_t m0, int32_t m1, in
     }
     word0 = word1;
   } while (word0 < full);
+  // All rows at once: vectors are slow for a while after the last tile instruction (see attention).
   finish<Avx512Vectors>(a, m0, m1 - m0, panel, sums);
 }
 
