@@ -239,7 +239,8 @@ void BM_Attention(benchmark::State& state) {
     for (int32_t j = 0; j < keys; ++j) {
       const size_t block = static_cast<size_t>(head * blocks + j / kBlock);
       table.kv_store({kv.data() + 2 * j * d, kv.data() + (2 * j + 1) * d, const_cast<void*>(k_blocks[block]),
-                      const_cast<void*>(v_blocks[block]), j % kBlock, d, bf16 ? DType::kBf16 : DType::kF32});
+                      const_cast<void*>(v_blocks[block]), d, d, j % kBlock, j % kBlock + 1, d,
+                      bf16 ? DType::kBf16 : DType::kF32});
     }
   }
   std::vector<int32_t> limit;
@@ -283,10 +284,9 @@ void BM_KvStore(benchmark::State& state) {
   const std::vector<float> x = normals(tokens * d);
   Buffer k(tokens * d * 2), v(tokens * d * 2);
   for (auto _ : state) {
-    for (int32_t t = 0; t < tokens; ++t) {
-      const int64_t block = int64_t{t / kBlock} * kBlock * d;
-      choose_table().kv_store({x.data() + t * d, x.data() + t * d, k.as<uint16_t>() + block, v.as<uint16_t>() + block,
-                               t % kBlock, d, DType::kBf16});
+    for (int32_t t = 0; t < tokens; t += kBlock) {
+      choose_table().kv_store({x.data() + t * d, x.data() + t * d, k.as<uint16_t>() + t * d, v.as<uint16_t>() + t * d,
+                               d, d, 0, kBlock, d, DType::kBf16});
     }
     benchmark::ClobberMemory();
   }

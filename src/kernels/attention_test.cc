@@ -48,7 +48,7 @@ struct Problem {
   void store_key(int32_t j) {
     const size_t block = size(j / kBlock) * 2;
     table().kv_store({k.data() + int64_t{j} * d, v.data() + int64_t{j} * d, blocks[block].data(),
-                      blocks[block + 1].data(), j % kBlock, d, dtype});
+                      blocks[block + 1].data(), d, d, j % kBlock, j % kBlock + 1, d, dtype});
   }
 
   Output output(DType y_dtype = DType::kF32) const { return Output(y_dtype, tokens, group * d, 2); }
@@ -261,6 +261,31 @@ TEST(Attention, extreme_scores_pick_one_key_and_equal_scores_take_the_mean) {
   }
 }
 
+TEST(Attention, a_scale_of_zero_takes_the_mean_and_a_negative_one_turns_the_order) {
+  for (const DType dtype : kTypes) {
+    for (const float scale : {0.0f, -0.3f}) {
+      Problem problem(dtype, 20, 130, 1, 20, 11);
+      problem.scale = scale;
+      EXPECT_LE(problem.error(problem.run()), tolerance(dtype)) << name_of(dtype) << " " << scale;
+    }
+  }
+}
+
+TEST(Attention, a_row_keeps_its_bytes_when_others_see_infinite_values) {
+  for (const DType dtype : kTypes) {
+    Problem problem(dtype, 12, 100, 2, 20, 8);
+    for (int32_t t = 0; t < 12; ++t) problem.limit[size(t)] = 64 + t;
+    const Output before = problem.run();
+    problem.v[70 * 20 + 3] = INFINITY;
+    problem.store_key(70);
+    const Output after = problem.run();
+    for (int32_t t = 0; t < 12; ++t) {
+      if (problem.limit[size(t)] > 70) continue;
+      ASSERT_EQ(std::memcmp(before.f32.row(t), after.f32.row(t), 40 * sizeof(float)), 0) << t;
+    }
+  }
+}
+
 TEST(KvStore, writes_its_slot_and_zeros_beyond_the_head_and_nothing_else) {
   for (const DType dtype : kTypes) {
     for (const int32_t d : {1, 2, 12, 16, 18, 64, 72}) {
@@ -282,9 +307,34 @@ TEST(KvStore, writes_its_slot_and_zeros_beyond_the_head_and_nothing_else) {
             reinterpret_cast<uint16_t*>(v_wanted.data())[(slot / 2 * dp + i) * 2 + slot % 2] = f32_to_bf16(value);
           }
         }
-        table().kv_store({k.data(), v.data(), k_block.data(), v_block.data(), slot, d, dtype});
+        table().kv_store({k.data(), v.data(), k_block.data(), v_block.data(), d, d, slot, slot + 1, d, dtype});
         ASSERT_EQ(k_block, k_wanted) << name_of(dtype) << " D " << d << " slot " << slot;
         ASSERT_EQ(v_block, v_wanted) << name_of(dtype) << " D " << d << " slot " << slot;
+      }
+    }
+  }
+}
+
+TEST(KvStore, many_tokens_at_once_give_the_same_bytes_as_one_by_one) {
+  Random random(12);
+  for (const DType dtype : kTypes) {
+    for (const int32_t d : {1, 16, 18, 33, 64, 72, 96, 256}) {
+      const int64_t k_stride = d + 5, v_stride = d + 3;
+      const std::vector<float> k = random.normals(size(kBlock * k_stride)), v = random.normals(size(kBlock * v_stride));
+      for (int round = 0; round < 12; ++round) {
+        const int32_t slot0 = round == 0 ? 0 : random.integer(0, kBlock);
+        const int32_t slot1 = round == 0 ? kBlock : random.integer(slot0, kBlock);
+        const std::vector<uint32_t> fresh(size(int64_t{kBlock} * padded_head(d)), kGarbage);
+        std::vector<uint32_t> k_block = fresh, v_block = fresh, k_wanted = fresh, v_wanted = fresh;
+        table().kv_store(
+            {k.data(), v.data(), k_block.data(), v_block.data(), k_stride, v_stride, slot0, slot1, d, dtype});
+        for (int32_t slot = slot0; slot < slot1; ++slot) {
+          const int64_t row = slot - slot0;
+          table().kv_store({k.data() + row * k_stride, v.data() + row * v_stride, k_wanted.data(), v_wanted.data(), 0,
+                            0, slot, slot + 1, d, dtype});
+        }
+        ASSERT_EQ(k_block, k_wanted) << name_of(dtype) << " D " << d << " slots " << slot0 << " to " << slot1;
+        ASSERT_EQ(v_block, v_wanted) << name_of(dtype) << " D " << d << " slots " << slot0 << " to " << slot1;
       }
     }
   }

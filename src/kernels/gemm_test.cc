@@ -180,6 +180,42 @@ TEST(Gemm, a_row_gives_the_same_bytes_alone_and_in_any_batch) {
   }
 }
 
+TEST(Gemm, a_row_of_a_large_matrix_gives_the_same_bytes_alone) {
+  for (const DType dtype : kTypes) {
+    for (const int32_t k : {31, 64, 300, 1100}) {
+      const int32_t m = dtype == DType::kF32 ? 40 : 600;  // more rows than any level takes together
+      const Problem problem(dtype, m, 70, k, 1, 5);
+      Output batch(DType::kF32, m, 70, 0), alone = batch;
+      problem.run(problem.args(batch, Epilogue::kStore, true));
+      for (int32_t r = 0; r < m; r += 1 + r % 7) {
+        GemmArgs args = problem.args(alone, Epilogue::kStore, true);
+        args.m0 = r, args.m1 = r + 1;
+        problem.run(args);
+        ASSERT_EQ(std::memcmp(batch.f32.row(r), alone.f32.row(r), 70 * sizeof(float)), 0) << k << " row " << r;
+      }
+    }
+  }
+}
+
+TEST(Gemm, a_row_gives_the_same_bytes_alone_where_products_are_subnormal) {
+  for (const DType dtype : kTypes) {
+    Problem problem(dtype, 5, 70, 100, 0, 6);
+    for (float& x : problem.w) x = problem.value(x * 0x1p-70f);
+    pack({problem.w.data(), DType::kF32, 100, problem.packed.data(), dtype, 0, 70, 70, 100});
+    for (int32_t r = 0; r < 5; ++r) {
+      for (int32_t i = 0; i < 100; ++i) problem.set(r, i, problem.a_f32.row(r)[i] * 0x1p-57f);
+    }
+    Output batch(DType::kF32, 5, 70, 0), alone = batch;
+    problem.run(problem.args(batch, Epilogue::kStore, false));
+    for (int32_t r = 0; r < 5; ++r) {
+      GemmArgs args = problem.args(alone, Epilogue::kStore, false);
+      args.m0 = r, args.m1 = r + 1;
+      problem.run(args);
+    }
+    ASSERT_TRUE(batch.same_bytes(alone)) << name_of(dtype);
+  }
+}
+
 TEST(Gemm, nan_and_infinity_reach_their_own_row_only) {
   for (const DType dtype : kTypes) {
     for (const float poison : {NAN, INFINITY}) {

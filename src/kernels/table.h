@@ -112,14 +112,15 @@ inline constexpr int32_t kBlock = 64;
 inline constexpr int32_t kMaxHead = 256;                                               // the largest D
 static inline constexpr int32_t padded_head(int32_t d) { return (d + 15) / 16 * 16; }  // static: see the top
 
-// Writes the K and V rows of one token and kv head into place `slot` (0 .. kBlock-1) of a block pair of `dtype`, and
+// Writes the K and V rows of some tokens and one kv head into the places [slot0, slot1) of a block pair of `dtype`, and
 // zeros beyond D. Different slots of one block may be written by different threads at the same time.
 struct KvStoreArgs {
-  const float* k;  // [D]
-  const float* v;  // [D]
+  const float* k;  // [slot1 - slot0, D], row stride k_stride
+  const float* v;  // [slot1 - slot0, D], row stride v_stride
   void* k_block;
   void* v_block;
-  int32_t slot, d;  // d: 1 .. kMaxHead
+  int64_t k_stride, v_stride;
+  int32_t slot0, slot1, d;  // 0 <= slot0 <= slot1 <= kBlock; d: 1 .. kMaxHead
   DType dtype;
 };
 

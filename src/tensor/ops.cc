@@ -183,15 +183,20 @@ void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, in
   const int64_t d = blocks.head_dim, heads = blocks.kv_heads;
   IDEFICS_CHECK(k.rows() == v.rows() && k.cols() == heads * d && v.cols() == heads * d);
   IDEFICS_CHECK(first_token >= 0 && first_token + k.rows() <= blocks.num_blocks * kBlock);
-  exec.pool.parallel_for(heads * k.rows(), 32, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t head = item / k.rows(), t = item % k.rows(), token = first_token + t;
-      const int64_t block = head * blocks.num_blocks + token / kBlock;
-      exec.kernels.kv_store({.k = k.row(t) + head * d,
-                             .v = v.row(t) + head * d,
-                             .k_block = blocks.k[block],
-                             .v_block = blocks.v[block],
-                             .slot = narrow(token % kBlock),
+  const int64_t block0 = first_token / kBlock, end = first_token + k.rows();
+  const int64_t num_blocks = (end + kBlock - 1) / kBlock - block0;
+  exec.pool.parallel_for(heads * num_blocks, 4, [&](int64_t item0, int64_t item1) {
+    for (int64_t item = item0; item < item1; ++item) {
+      const int64_t head = item / num_blocks, block = block0 + item % num_blocks, start = block * kBlock;
+      const int64_t token0 = std::max(start, first_token), token1 = std::min(start + kBlock, end);
+      exec.kernels.kv_store({.k = k.row(token0 - first_token) + head * d,
+                             .v = v.row(token0 - first_token) + head * d,
+                             .k_block = blocks.k[head * blocks.num_blocks + block],
+                             .v_block = blocks.v[head * blocks.num_blocks + block],
+                             .k_stride = k.stride(),
+                             .v_stride = v.stride(),
+                             .slot0 = narrow(token0 - start),
+                             .slot1 = narrow(token1 - start),
                              .d = blocks.head_dim,
                              .dtype = blocks.dtype});
     }

@@ -86,11 +86,9 @@ inline void store_sums(float* sums) {
 }
 
 // The matrix streams in from L3 or memory, at a fraction of the speed at which tiles use it; so each step fetches some
-// lines of what comes later. With few rows that is the next tile but one, to L1: it took a GEMV from 13.4
-// to 15.4 GB/s on a Xeon whose vectors reach 17.5 GB/s. With many rows it is a share of the next slice, to L2: that
-// took the product of 1024 rows with a matrix of 768 x 2304 from 1480 to 1990 Gflop/s; all lines at once, between
-// groups of rows, gave 1800.
-constexpr int32_t kFewRows = 4;
+// lines of what comes later. Where one group of rows is all there is, that is the next tile but one, to L1. With more
+// rows it is a share of the next slice, to L2: that took the product of 1024 rows with a matrix of 768 x 2304 from 1480
+// to 1990 Gflop/s; all lines at once, between groups of rows, gave 1800.
 
 inline void fetch_ahead(const char* b) {
   for (int32_t i = 0; i < 1024; i += 64) _mm_prefetch(b + 2048 + i, _MM_HINT_T0);
@@ -147,7 +145,7 @@ void multiply_panel(const GemmArgs& a, int32_t panel, int32_t m0, int32_t m1, in
       word0 == 0 ? clear_sums() : load_sums(group);
       for (int32_t word = word0; word < word1; word += kTileWords) {
         const char* from = b + int64_t{word} * kRowBytes;
-        if (rows <= kFewRows) {
+        if (rows == m1 - m0) {
           multiply_step<true>(row + int64_t{word} * kWord, a_stride, from);
         } else {
           multiply_step<false>(row + int64_t{word} * kWord, a_stride, from);
@@ -161,21 +159,97 @@ void multiply_panel(const GemmArgs& a, int32_t panel, int32_t m0, int32_t m1, in
     }
     word0 = word1;
   } while (word0 < full);
+  // All rows at once: vectors are slow for a while after the last tile instruction (see attention).
   finish<Avx512Vectors>(a, m0, m1 - m0, panel, sums);
+}
+
+// ---- GEMM of one row
+//
+// Decoding is made of these, and vectors get more out of memory than tiles: 18.8 GB/s instead of 17.4 where vdpbf16ps
+// gets 19.2 (fetching 3 KiB ahead; 1, 2, 4 and 6 KiB gave 18.4, 17.0, 17.5 and 16.3). The
+// sums are those of tdpbf16ps, step by step as its description has it: over 16 pairs, the even and the odd products
+// each from zero, then both onto the sum. The caller has made subnormals zero, as they are in tiles.
+
+// Keeps subnormals out while it lives.
+class FlushSubnormals {
+ public:
+  FlushSubnormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+  ~FlushSubnormals() { _mm_setcsr(before_); }
+  FlushSubnormals(const FlushSubnormals&) = delete;
+  FlushSubnormals& operator=(const FlushSubnormals&) = delete;
+
+ private:
+  unsigned before_;
+};
+
+inline void add_step_of_row(const char* a, const char* b, __m512* sums) {
+  const __m512i odd_half = _mm512_set1_epi32(static_cast<int32_t>(0xffff0000u));
+  __m512 even[4] = {}, odd[4] = {};
+  for (int32_t word = 0; word < kTileWords; ++word, a += kWord, b += kRowBytes) {
+    uint32_t pair;
+    __builtin_memcpy(&pair, a, sizeof(pair));
+    const __m512i x = _mm512_set1_epi32(static_cast<int32_t>(pair));
+    const __m512 x_even = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+    const __m512 x_odd = _mm512_castsi512_ps(_mm512_and_si512(x, odd_half));
+    for (int32_t i = 0; i < 4; ++i) {
+      _mm_prefetch(b + 3072 + i * 64, _MM_HINT_T0);
+      const __m512i y = _mm512_loadu_si512(b + i * 64);
+      even[i] = _mm512_fmadd_ps(x_even, _mm512_castsi512_ps(_mm512_slli_epi32(y, 16)), even[i]);
+      odd[i] = _mm512_fmadd_ps(x_odd, _mm512_castsi512_ps(_mm512_and_si512(y, odd_half)), odd[i]);
+    }
+  }
+  for (int32_t i = 0; i < 4; ++i) sums[i] = _mm512_add_ps(sums[i], _mm512_add_ps(even[i], odd[i]));
+}
+
+// Not inlined: arithmetic must not leave the life of a FlushSubnormals.
+__attribute__((noinline)) void multiply_row(const GemmArgs& a, int32_t panel, Tail& tail, float* out) {
+  const int32_t words = words_of<Bf16>(a.k), full = words / kTileWords * kTileWords;
+  const char* row = static_cast<const char*>(a.a) + a.m0 * a.a_stride * 2;
+  const char* b = static_cast<const char*>(a.b) + int64_t{panel} * words * kRowBytes;
+  __m512 sums[4] = {};
+  for (int32_t word = 0; word < full; word += kTileWords) {
+    add_step_of_row(row + int64_t{word} * kWord, b + int64_t{word} * kRowBytes, sums);
+  }
+  if (full < words) {
+    copy_words(row + int64_t{full} * kWord, words - full, tail.a);
+    add_step_of_row(tail.a, tail.b, sums);
+  }
+  for (int32_t i = 0; i < 4; ++i) _mm512_store_ps(out + 16 * i, sums[i]);
+}
+
+// ---- GEMM: all rows of a call
+
+void fill_tail(const GemmArgs& a, int32_t panel, Tail& tail) {
+  const int32_t words = words_of<Bf16>(a.k), full = words / kTileWords * kTileWords;
+  if (full == words) return;
+  const char* b = static_cast<const char*>(a.b) + (int64_t{panel} * words + full) * kRowBytes;
+  for (int32_t word = 0; word < kTileWords; ++word) {
+    for (int32_t i = 0; i < kRowBytes; i += 64) {
+      copy_words(b + word * kRowBytes + i, full + word < words ? 16 : 0, tail.b + word * kRowBytes + i);
+    }
+  }
+}
+
+void gemm_row(const GemmArgs& a) {
+  Tail tail;
+  alignas(64) float sums[kPanel];
+  for (int32_t panel = a.panel0; panel < a.panel1; ++panel) {
+    fill_tail(a, panel, tail);
+    {
+      const FlushSubnormals flush;
+      multiply_row(a, panel, tail, sums);
+    }
+    finish<Avx512Vectors>(a, a.m0, 1, panel, sums);
+  }
 }
 
 void gemm(const GemmArgs& args) noexcept {
   const GemmArgs a = args;
-  const int32_t words = words_of<Bf16>(a.k), full = words / kTileWords * kTileWords;
+  if (a.m1 - a.m0 == 1) return gemm_row(a);
   const int32_t rest = (a.m1 - a.m0) % kTileRows, m1 = a.m1 - rest;
   Tail tail;
   for (int32_t panel = a.panel0; panel < a.panel1; ++panel) {
-    const char* b = static_cast<const char*>(a.b) + int64_t{panel} * words * kRowBytes;
-    for (int32_t word = full; full < words && word < full + kTileWords; ++word) {
-      for (int32_t i = 0; i < kRowBytes; i += 64) {
-        copy_words(b + int64_t{word} * kRowBytes + i, word < words ? 16 : 0, tail.b + (word - full) * kRowBytes + i);
-      }
-    }
+    fill_tail(a, panel, tail);
     if (m1 > a.m0) shape_gemm(kTileRows);
     for (int32_t m = a.m0; m < m1; m += kMostRows) {
       multiply_panel(a, panel, m, m1 - m > kMostRows ? m + kMostRows : m1, kTileRows, tail);

@@ -265,28 +265,35 @@ void gemm_bf16(const GemmArgs& args) noexcept {
   }
 }
 
-void kv_store_f32(const KvStoreArgs& a) {
-  float* k = static_cast<float*>(a.k_block) + a.slot;
-  float* v = static_cast<float*>(a.v_block) + int64_t{a.slot} * padded_head(a.d);
-  for (int32_t i = 0; i < a.d; ++i) k[i * kBlock] = a.k[i];
-  for (int32_t i = 0; i < padded_head(a.d); i += Avx2::kLanes) Avx2::store(v + i, Avx2::load_first(a.v + i, a.d - i));
+void store_f32(const KvStoreArgs& a, int32_t slot, const float* key, const float* value) {
+  float* k = static_cast<float*>(a.k_block) + slot;
+  float* v = static_cast<float*>(a.v_block) + int64_t{slot} * padded_head(a.d);
+  for (int32_t i = 0; i < a.d; ++i) k[i * kBlock] = key[i];
+  for (int32_t i = 0; i < padded_head(a.d); i += Avx2::kLanes) Avx2::store(v + i, Avx2::load_first(value + i, a.d - i));
 }
 
 // The other half of each word of v belongs to another token, which another thread may be writing: hence 16-bit stores.
-void kv_store_bf16(const KvStoreArgs& a) {
-  uint32_t* k = static_cast<uint32_t*>(a.k_block) + a.slot;
-  uint16_t* v = static_cast<uint16_t*>(a.v_block) + int64_t{a.slot / 2} * padded_head(a.d) * 2 + a.slot % 2;
+void store_bf16(const KvStoreArgs& a, int32_t slot, const float* key, const float* value) {
+  uint32_t* k = static_cast<uint32_t*>(a.k_block) + slot;
+  uint16_t* v = static_cast<uint16_t*>(a.v_block) + int64_t{slot / 2} * padded_head(a.d) * 2 + slot % 2;
   for (int32_t i = 0; i < padded_head(a.d); i += Avx2::kLanes) {
     alignas(16) uint32_t pairs[Avx2::kLanes / 2];
     alignas(16) uint16_t values[Avx2::kLanes];
-    _mm_store_si128(reinterpret_cast<__m128i*>(pairs), Avx2::to_bf16(Avx2::load_first(a.k + i, a.d - i)));
-    _mm_store_si128(reinterpret_cast<__m128i*>(values), Avx2::to_bf16(Avx2::load_first(a.v + i, a.d - i)));
+    _mm_store_si128(reinterpret_cast<__m128i*>(pairs), Avx2::to_bf16(Avx2::load_first(key + i, a.d - i)));
+    _mm_store_si128(reinterpret_cast<__m128i*>(values), Avx2::to_bf16(Avx2::load_first(value + i, a.d - i)));
     for (int32_t j = 0; j < Avx2::kLanes / 2; ++j) k[(i / 2 + j) * kBlock] = pairs[j];
     for (int32_t j = 0; j < Avx2::kLanes; ++j) v[2 * (i + j)] = values[j];
   }
 }
 
-void kv_store(const KvStoreArgs& a) noexcept { a.dtype == DType::kF32 ? kv_store_f32(a) : kv_store_bf16(a); }
+void kv_store(const KvStoreArgs& args) noexcept {
+  const KvStoreArgs a = args;
+  for (int32_t slot = a.slot0; slot < a.slot1; ++slot) {
+    const float* key = a.k + (slot - a.slot0) * a.k_stride;
+    const float* value = a.v + (slot - a.slot0) * a.v_stride;
+    a.dtype == DType::kF32 ? store_f32(a, slot, key, value) : store_bf16(a, slot, key, value);
+  }
+}
 
 }  // namespace
 

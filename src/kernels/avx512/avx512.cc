@@ -141,31 +141,99 @@ void gemm(const GemmArgs& args) noexcept {
   }
 }
 
-void kv_store_f32(const KvStoreArgs& a) {
-  float* k = static_cast<float*>(a.k_block) + a.slot;
-  float* v = static_cast<float*>(a.v_block) + int64_t{a.slot} * padded_head(a.d);
-  for (int32_t i = 0; i < a.d; ++i) k[i * kBlock] = a.k[i];
-  for (int32_t i = 0; i < a.d; i += Avx512::kLanes) Avx512::store(v + i, Avx512::load_first(a.v + i, a.d - i));
+void store_f32(const KvStoreArgs& a, int32_t slot, const float* key, const float* value) {
+  float* k = static_cast<float*>(a.k_block) + slot;
+  float* v = static_cast<float*>(a.v_block) + int64_t{slot} * padded_head(a.d);
+  for (int32_t i = 0; i < a.d; ++i) k[i * kBlock] = key[i];
+  for (int32_t i = 0; i < a.d; i += Avx512::kLanes) Avx512::store(v + i, Avx512::load_first(value + i, a.d - i));
 }
 
 // The other half of each word of v belongs to another token, which another thread may be writing: hence 16-bit stores
 // under a mask, and no reading.
-void kv_store_bf16(const KvStoreArgs& a) {
-  uint32_t* k = static_cast<uint32_t*>(a.k_block) + a.slot;
-  uint16_t* v = static_cast<uint16_t*>(a.v_block) + int64_t{a.slot / 2} * padded_head(a.d) * 2;
-  const __m512i shift = _mm512_set1_epi32(a.slot % 2 * 16);
-  const __mmask32 halves = a.slot % 2 == 0 ? 0x55555555u : 0xaaaaaaaau;
+void store_bf16(const KvStoreArgs& a, int32_t slot, const float* key, const float* value) {
+  uint32_t* k = static_cast<uint32_t*>(a.k_block) + slot;
+  uint16_t* v = static_cast<uint16_t*>(a.v_block) + int64_t{slot / 2} * padded_head(a.d) * 2;
+  const __m512i shift = _mm512_set1_epi32(slot % 2 * 16);
+  const __mmask32 halves = slot % 2 == 0 ? 0x55555555u : 0xaaaaaaaau;
   for (int32_t i = 0; i < a.d; i += Avx512::kLanes) {
     alignas(32) uint32_t pairs[Avx512::kLanes / 2];
-    const __m256i keys = Avx512::to_bf16(Avx512::load_first(a.k + i, a.d - i));
+    const __m256i keys = Avx512::to_bf16(Avx512::load_first(key + i, a.d - i));
     _mm256_store_si256(reinterpret_cast<__m256i*>(pairs), keys);
     for (int32_t j = 0; j < Avx512::kLanes / 2; ++j) k[(i / 2 + j) * kBlock] = pairs[j];
-    const __m512i values = _mm512_cvtepu16_epi32(Avx512::to_bf16(Avx512::load_first(a.v + i, a.d - i)));
+    const __m512i values = _mm512_cvtepu16_epi32(Avx512::to_bf16(Avx512::load_first(value + i, a.d - i)));
     _mm512_mask_storeu_epi16(v + 2 * i, halves, _mm512_sllv_epi32(values, shift));
   }
 }
 
-void kv_store(const KvStoreArgs& a) noexcept { a.dtype == DType::kF32 ? kv_store_f32(a) : kv_store_bf16(a); }
+// rows[r] word c becomes rows[c] word r.
+inline void transpose(__m512i* rows) {
+  __m512i x[16];
+  for (int i = 0; i < 16; i += 2) {
+    x[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+    x[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+  }
+  __m512i y[16];  // y[4 i + j]: in lane n, word 4 n + j of rows 4 i .. 4 i + 3
+  for (int i = 0; i < 16; i += 4) {
+    y[i] = _mm512_unpacklo_epi64(x[i], x[i + 2]);
+    y[i + 1] = _mm512_unpackhi_epi64(x[i], x[i + 2]);
+    y[i + 2] = _mm512_unpacklo_epi64(x[i + 1], x[i + 3]);
+    y[i + 3] = _mm512_unpackhi_epi64(x[i + 1], x[i + 3]);
+  }
+  for (int j = 0; j < 4; ++j) {
+    const __m512i even0 = _mm512_shuffle_i32x4(y[j], y[4 + j], 0x88), odd0 = _mm512_shuffle_i32x4(y[j], y[4 + j], 0xdd);
+    const __m512i even1 = _mm512_shuffle_i32x4(y[8 + j], y[12 + j], 0x88);
+    const __m512i odd1 = _mm512_shuffle_i32x4(y[8 + j], y[12 + j], 0xdd);
+    rows[j] = _mm512_shuffle_i32x4(even0, even1, 0x88);
+    rows[8 + j] = _mm512_shuffle_i32x4(even0, even1, 0xdd);
+    rows[4 + j] = _mm512_shuffle_i32x4(odd0, odd1, 0x88);
+    rows[12 + j] = _mm512_shuffle_i32x4(odd0, odd1, 0xdd);
+  }
+}
+
+// Values 0 .. 15 of x, then of y, as bf16.
+inline __m512i join_bf16(__m512 x, __m512 y) { return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(y, x)); }
+
+// Sixteen tokens at once: one by one, each key would be D / 2 words in as many lines.
+void store_16_bf16(const KvStoreArgs& a, int32_t slot, const float* keys, const float* values) {
+  constexpr int32_t kLanes = Avx512::kLanes;
+  const int32_t dp = padded_head(a.d);
+  uint32_t* k = static_cast<uint32_t*>(a.k_block) + slot;
+  for (int32_t i = 0; i < dp; i += 2 * kLanes) {
+    __m512i pairs[16];
+    for (int32_t r = 0; r < 16; ++r) {
+      const float* key = keys + r * a.k_stride;
+      pairs[r] =
+          join_bf16(Avx512::load_first(key + i, a.d - i), Avx512::load_first(key + i + kLanes, a.d - i - kLanes));
+    }
+    transpose(pairs);
+    for (int32_t j = 0; j < 16 && 2 * j < dp - i; ++j) _mm512_storeu_si512(k + (i / 2 + j) * kBlock, pairs[j]);
+  }
+  alignas(64) uint16_t order[32];
+  for (uint16_t j = 0; j < 32; ++j) order[j] = static_cast<uint16_t>(j / 2 + j % 2 * 16);
+  uint16_t* v = static_cast<uint16_t*>(a.v_block) + int64_t{slot} * dp;
+  for (int32_t r = 0; r < 16; r += 2, v += 2 * dp) {
+    const float *even = values + r * a.v_stride, *odd = even + a.v_stride;
+    for (int32_t i = 0; i < dp; i += kLanes) {
+      const __m512i both = join_bf16(Avx512::load_first(even + i, a.d - i), Avx512::load_first(odd + i, a.d - i));
+      _mm512_storeu_si512(v + 2 * i, _mm512_permutexvar_epi16(_mm512_load_si512(order), both));
+    }
+  }
+}
+
+void kv_store(const KvStoreArgs& args) noexcept {
+  const KvStoreArgs a = args;
+  for (int32_t slot = a.slot0; slot < a.slot1;) {
+    const float* key = a.k + (slot - a.slot0) * a.k_stride;
+    const float* value = a.v + (slot - a.slot0) * a.v_stride;
+    if (a.dtype == DType::kBf16 && slot % 2 == 0 && slot + 16 <= a.slot1) {
+      store_16_bf16(a, slot, key, value);
+      slot += 16;
+    } else {
+      a.dtype == DType::kF32 ? store_f32(a, slot, key, value) : store_bf16(a, slot, key, value);
+      ++slot;
+    }
+  }
+}
 
 }  // namespace
 

@@ -137,11 +137,15 @@ void to_bf16(const ToBf16Args& a) noexcept {
 void kv_store(const KvStoreArgs& a) noexcept {
   const int32_t dp = padded_head(a.d);
   const int32_t k_size = a.dtype == DType::kF32 ? a.d : dp;
-  for (int32_t i = 0; i < dp; ++i) {
-    const float k = i < a.d ? a.k[i] : 0.0f, v = i < a.d ? a.v[i] : 0.0f;
-    const bool f32 = a.dtype == DType::kF32;
-    if (i < k_size) store(a.k_block, a.dtype, f32 ? F32::panel_at(i, a.slot) : Bf16::panel_at(i, a.slot), k);
-    store(a.v_block, a.dtype, f32 ? F32::v_at(a.slot, i, dp) : Bf16::v_at(a.slot, i, dp), v);
+  const bool f32 = a.dtype == DType::kF32;
+  for (int32_t slot = a.slot0; slot < a.slot1; ++slot) {
+    const float* k_row = a.k + (slot - a.slot0) * a.k_stride;
+    const float* v_row = a.v + (slot - a.slot0) * a.v_stride;
+    for (int32_t i = 0; i < dp; ++i) {
+      const float k = i < a.d ? k_row[i] : 0.0f, v = i < a.d ? v_row[i] : 0.0f;
+      if (i < k_size) store(a.k_block, a.dtype, f32 ? F32::panel_at(i, slot) : Bf16::panel_at(i, slot), k);
+      store(a.v_block, a.dtype, f32 ? F32::v_at(slot, i, dp) : Bf16::v_at(slot, i, dp), v);
+    }
   }
 }
 
