@@ -1,5 +1,5 @@
-// Uses each function that include/idefics declares, so that one that libidefics.so hides is an error of the linker. Only
-// linked: the calls are never made.
+// Uses each function that include/idefics declares, so that one that libidefics.so hides is an error of the linker.
+// Only linked: the calls are never made.
 #include <idefics/config.h>
 #include <idefics/engine.h>
 #include <idefics/error.h>
