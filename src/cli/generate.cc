@@ -1,4 +1,5 @@
 // idefics generate: one question, one answer.
+#include <fmt/format.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -58,6 +59,14 @@ std::string to_json(const Engine& engine, const Answer& answer, double load_ms) 
   return json::serialize(object) + "\n";
 }
 
+// For the one who watches: how fast it went.
+void print_speed(const Answer& answer) {
+  if (!is_terminal(STDERR_FILENO)) return;
+  print_note(fmt::format("{} tokens, {:.1f} a second, the first after {:.2f} s\n", answer.token_ids.size(),
+                         answer.timings.decode_tokens_per_s, answer.timings.ttft_ms / 1000),
+             Color::kDim);
+}
+
 int run(const Generate& options) {
   const Conversation conversation = options.input.read();
   options.model.require();
@@ -77,6 +86,7 @@ int run(const Generate& options) {
     if (!options.json) print(delta);
   });
   print(options.json ? to_json(engine, answer, load_time.count()) : "\n");
+  print_speed(answer);
   if (answer.finish_reason == FinishReason::kCancelled)
     throw Error(ErrorCode::kCancelled, "interrupted before the answer was complete");
   return 0;

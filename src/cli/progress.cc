@@ -38,7 +38,7 @@ void Progress::token() {
   if (tokens_ > 1 && now - last_shown_ < kPause) return;
   const double seconds = std::chrono::duration<double>(now - first_token_).count();
   const double rate = seconds > 0 ? (tokens_ - 1) / seconds : 0;
-  show(fmt::format("{} pieces of text, {:.1f} a second", tokens_, rate));
+  show(fmt::format("about {} tokens, {:.1f} a second", tokens_, rate));
 }
 
 void Progress::clear() {

@@ -16,7 +16,7 @@ class Progress {
 
   void say(const std::string& text);  // "loading the model"
   void tiles(int done, int total);
-  void token();  // one more
+  void token();  // one more, or a piece of text that took several
   void clear();
 
  private:

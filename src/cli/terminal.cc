@@ -27,7 +27,9 @@ bool use_color(int fd) {
 std::string paint(int fd, std::string text, Color color) {
   if (color == Color::kNone || !use_color(fd)) return text;
   const char* code = color == Color::kRed ? "31" : color == Color::kYellow ? "33" : color == Color::kGreen ? "32" : "2";
-  return fmt::format("\x1b[{}m{}\x1b[0m", code, text);
+  const std::string_view end = text.ends_with('\n') ? "\n" : "";
+  text.resize(text.size() - end.size());
+  return fmt::format("\x1b[{}m{}\x1b[0m{}", code, text, end);
 }
 
 // 0, or the errno of the first failure.

@@ -31,6 +31,18 @@ TEST(Generate, prints_the_text_of_the_reference_and_a_line_end) {
   }
 }
 
+TEST(Generate, tells_the_truth_about_a_colour_a_count_a_place_and_a_whole_picture) {
+  const auto answer = [](const std::string& picture, const std::string& question) {
+    return run({"generate", kModel, "--image", sample(picture), "-p", question}).out;
+  };
+  EXPECT_EQ(answer("06.png", "What colour is the circle?"), " The circle is brown.\n");
+  EXPECT_EQ(answer("06.png", "How many shapes are there?"), " There are three shapes.\n");
+  EXPECT_EQ(answer("01.png", "Where is the circle?"), " The circle is at the bottom centre.\n");
+  EXPECT_EQ(
+      answer("09.png", "Describe the image."),
+      " The image shows a small purple square at the middle left and a large blue square at the middle centre.\n");
+}
+
 TEST(Generate, json_holds_everything_in_one_object) {
   const json::value rows = expected();
   const json::value& row = rows.at(0);
