@@ -13,8 +13,9 @@
 // {% generation %}, raise_exception, strftime_now, tojson as json.dumps; the immutable sandbox; Python's values and
 // their methods. Not supported, and an error when reached: numbers beyond 64 bits, other templates (include, import,
 // extends), autoescape, the filters pprint, random, striptags, urlize and wordwrap, the function lipsum, and str's
-// casefold, encode, maketrans and translate. Threads: a ChatTemplate is immutable; any number of threads may render it
-// at once.
+// casefold, encode, maketrans and translate.
+//
+// Threads: a ChatTemplate is immutable; any number of threads may render it at once.
 #pragma once
 
 #include <memory>

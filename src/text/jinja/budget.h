@@ -44,7 +44,6 @@ class Budget {
   void expect_memory(size_t bytes) const;
 
   const Limits& limits() const { return limits_; }
-  size_t memory() const { return memory_; }
 
  private:
   friend class Nesting;

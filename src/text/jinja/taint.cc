@@ -12,9 +12,4 @@ void Taint::add_part(const Taint& other, size_t begin, size_t end, size_t at) {
   }
 }
 
-void Taint::cut(size_t end) {
-  while (!ranges_.empty() && ranges_.back().begin >= end) ranges_.pop_back();
-  if (!ranges_.empty() && ranges_.back().end > end) ranges_.back().end = end;
-}
-
 }  // namespace idefics::jinja

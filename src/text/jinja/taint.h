@@ -25,8 +25,6 @@ class Taint {
   }
   // Adds the part of `other` inside [begin, end), moved so that `begin` comes to lie at `at`.
   void add_part(const Taint& other, size_t begin, size_t end, size_t at);
-  // Forgets all at and after `end`.
-  void cut(size_t end);
 
   // Tells of increasing positions whether they are tainted, in one pass.
   class Cursor {

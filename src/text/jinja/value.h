@@ -193,7 +193,6 @@ class TextBuilder {
   void taint_from(size_t begin);
 
   size_t size() const { return text_.size(); }
-  std::string_view view() const { return text_; }
   const Taint& taint() const { return taint_; }
   Budget& budget() const { return *charge_.budget(); }
   Value finish(bool markup = false);
