@@ -58,13 +58,6 @@ void gather_patches(const Exec& exec, const Idefics3VisionConfig& c, const TileP
   });
 }
 
-// The row of the position table for each patch.
-int64_t position_of(int64_t t, int64_t N, ValidPatches valid) {
-  const int64_t row = t / N, col = t % N;
-  if (row >= valid.rows || col >= valid.cols) return 0;
-  return row * N / valid.rows * N + col * N / valid.cols;
-}
-
 void add_positions(const Exec& exec, int64_t N, ValidPatches valid, std::span<const float> position, Matrix<float> x) {
   exec.pool.parallel_for(x.rows(), 64, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
@@ -93,6 +86,12 @@ void attend(const Exec& exec, const Idefics3VisionConfig& c, ValidPatches valid,
 }
 
 }  // namespace
+
+int64_t position_of(int64_t t, int64_t N, ValidPatches valid) {
+  const int64_t row = t / N, col = t % N;
+  if (row >= valid.rows || col >= valid.cols) return 0;
+  return row * N / valid.rows * N + col * N / valid.cols;
+}
 
 void encode_tile(const Exec& exec, const Idefics3VisionConfig& config, const VisionWeights& weights,
                  const TilePixels& pixels, ValidPatches valid, Matrix<float> features, const Probe& probe) {

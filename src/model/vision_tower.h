@@ -41,6 +41,10 @@ struct TilePixels {
   const float* table = nullptr;   // [3, 256] value of each byte in each channel
 };
 
+// The row of the position table for patch t (row by row) of a grid of N x N: (floor(r N / rows), floor(c N / cols)) for
+// patch (r, c) of the valid ones, 0 for those outside.
+int64_t position_of(int64_t t, int64_t N, ValidPatches valid);
+
 // Encodes one tile.
 //   features  [N N, D] float32, N = image_size div patch_size, patches row by row
 // Scratch comes from exec.arena and does not depend on the number of tiles. Positions of a partly valid tile:

@@ -329,6 +329,25 @@ TEST(StagesGolden, a_left_padded_batch_equals_our_single_runs) {
   }
 }
 
+TEST(StagesGolden, positions_of_partly_valid_tiles) {
+  golden::Family family("positions");
+  for (const json::value& value : golden::read_lines("stages/positions.jsonl")) {
+    const json::object& row = value.as_object();
+    const auto N = row.at("grid").to_number<int64_t>();
+    const ValidPatches valid{row.at("valid_rows").to_number<int>(), row.at("valid_cols").to_number<int>()};
+    const json::array &rows = row.at("row_buckets").as_array(), &cols = row.at("col_buckets").as_array();
+    bool same = true;
+    for (int64_t t = 0; t < N * N; ++t) {
+      const bool inside = t / N < valid.rows && t % N < valid.cols;
+      const int64_t want = inside ? rows[static_cast<size_t>(t / N)].to_number<int64_t>() * N +
+                                        cols[static_cast<size_t>(t % N)].to_number<int64_t>()
+                                  : 0;
+      same = same && position_of(t, N, valid) == want;
+    }
+    family.check(same, json::serialize(row));
+  }
+}
+
 TEST(StagesGolden, partly_valid_tiles) {
   golden::Family family("masked tiles");
   const Safetensors pixels(data("stages/masked.safetensors"));
