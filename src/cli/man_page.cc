@@ -46,7 +46,7 @@ constexpr std::string_view kEnvironment =
 Every option can be set by a variable: \-\-max\-tokens by \fBIDEFICS_MAX_TOKENS\fR, and so on. The command line wins.
 .TP
 \fBIDEFICS_KERNELS\fR
-The CPU level to compute with: ref, avx2 or avx512. Default: the best that the CPU has.
+The CPU level to compute with: ref, avx2, avx512 or amx. Default: the best that the CPU has.
 .TP
 \fBNO_COLOR\fR
 When set, nothing is coloured.

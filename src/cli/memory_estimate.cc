@@ -41,8 +41,7 @@ int64_t scratch_bytes(const Idefics3Config& config, Element dtype, int64_t num_p
 MemoryEstimate estimate_memory(const Idefics3Config& config, const Checkpoint& checkpoint, Element dtype) {
   const KvCache::Shape shape = kv_shape(config, dtype);
   const int64_t num_pages = (config.get_max_seq_len() + shape.page_size - 1) / shape.page_size;
-  const int64_t rotary = int64_t{config.get_max_seq_len()} * config.text_config.head_dim * 4;  // cos and sin, float32
-  return {.weights = count_parameters(config, checkpoint).total() * dtype_bytes(dtype) + rotary,
+  return {.weights = count_parameters(config, checkpoint).total() * dtype_bytes(dtype),
           .kv_per_1024_tokens = KvCache::page_bytes(shape) * 1024 / shape.page_size,
           .kv_full_context = KvCache::page_bytes(shape) * num_pages,
           .scratch = scratch_bytes(config, dtype, num_pages)};
