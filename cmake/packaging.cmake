@@ -96,7 +96,9 @@ add_custom_command(OUTPUT changelog.Debian.gz
 add_custom_target(idefics_changelog ALL DEPENDS changelog.Debian.gz)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/changelog.Debian.gz ${packaging}/copyright README.md DESTINATION ${doc_dir})
 
-# ---- The Debian package: cpack -G DEB ------------------------------------------------------------------------------
+# ---- The Debian package: cpack -------------------------------------------------------------------------------------
+
+# One package for the command, the library and the headers. lintian would have three, with an address of a maintainer.
 
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME idefics)
@@ -117,6 +119,10 @@ set(CPACK_DEBIAN_PACKAGE_RELEASE 1)
 set(CPACK_DEBIAN_PACKAGE_SECTION misc)
 set(CPACK_DEBIAN_PACKAGE_PRIORITY optional)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
-set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
+# Policy wants the trigger; CPack knows only the scripts that call ldconfig, and writes them all the same.
+set(control ${CMAKE_CURRENT_BINARY_DIR}/debian)
+file(WRITE ${control}/triggers "activate-noawait ldconfig\n")
+file(WRITE ${control}/shlibs "libidefics ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR} idefics (>= ${PROJECT_VERSION})\n")
+set(CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA ${control}/triggers ${control}/shlibs)
 set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
 include(CPack)
