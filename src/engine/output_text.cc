@@ -40,7 +40,7 @@ std::string OutputText::finish() {
   return text;
 }
 
-std::string OutputText::take_new(std::string full_piece, std::string shown_piece) {
+std::string OutputText::take_new(const std::string& full_piece, std::string shown_piece) {
   if (stopped_) return "";
   shown_text_ += shown_piece;
   if (stop_.empty()) {

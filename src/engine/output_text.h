@@ -27,7 +27,7 @@ class OutputText {
 
  private:
   std::string emit_until(size_t full_position);
-  std::string take_new(std::string full_piece, std::string shown_piece);
+  std::string take_new(const std::string& full_piece, std::string shown_piece);
 
   struct Mark {  // how long both texts are after some token
     size_t full, shown;
