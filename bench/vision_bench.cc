@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <span>
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
@@ -26,14 +27,14 @@ class Encoder {
         checkpoint_(Checkpoint::open(folder)),
         config_(make_config(folder)),
         network_(pool_, checkpoint_, config_, dtype),
-        arena_(network_.scratch_bytes(1, 1, 1), "the benchmark"),
+        arena_(Network::scratch_bytes(config_, dtype, 1, 1, 1), "the benchmark"),
         pixels_(static_cast<size_t>(3 * config_.vision_config.image_size * config_.vision_config.image_size)),
         features_(static_cast<size_t>(config_.image_seq_len() * config_.text_config.hidden_size)) {
     for (size_t i = 0; i < pixels_.size(); ++i) pixels_[i] = static_cast<float>(i % 511) / 255 - 1;
   }
   void encode() {
     const int64_t E = config_.text_config.hidden_size;
-    network_.encode({kernels::choose_table(), pool_, arena_}, pixels_,
+    network_.encode({kernels::choose_table(), pool_, arena_}, std::span<const float>(pixels_),
                     Matrix<float>(features_.data(), config_.image_seq_len(), E));
   }
 
