@@ -76,7 +76,7 @@ TEST(Shell, the_manual_page_has_its_sections_and_renders) {
   for (const char* section : {"NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "VERBS", "ENVIRONMENT", "EXIT STATUS"})
     EXPECT_NE(page.out.find(std::string("\n.SH ") + section + "\n"), std::string::npos) << section;
   EXPECT_NE(page.out.find("\\fBIDEFICS_MAX_TOKENS\\fR"), std::string::npos);
-  if (!has("groff")) return;
+  ASSERT_TRUE(has("groff")) << "install groff-base (tools/install_packages does)";
   const ScratchFolder scratch;
   const Outcome rendered =
       run_command("groff -man -Tutf8 -ww -z " + scratch.write("idefics.1", page.out).string() + " 2>&1");
@@ -93,7 +93,7 @@ TEST(Shell, a_reader_that_goes_away_is_no_error) {
 }
 
 TEST(Shell, on_a_terminal_control_characters_are_taken_out_and_progress_is_shown) {
-  if (!has("script")) GTEST_SKIP() << "no script(1) to make a terminal with";
+  ASSERT_TRUE(has("script")) << "install bsdutils: script(1) makes the terminal of this test";
   const std::string image = (tiny_cards() / "samples/01.png").string();
   const auto on_terminal = [&](const std::string& line) {
     return run_command("script -qec '" + std::string(IDEFICS_PROGRAM) + " " + line + "' /dev/null < /dev/null").out;
