@@ -39,24 +39,6 @@ TEST(Engine, the_level_that_was_asked_for_runs) {
   EXPECT_EQ(Engine::load(kModel).kernels(), level);
 }
 
-TEST(Engine, answers_are_those_of_the_reference_in_float32) {
-  Engine engine = Engine::load(kModel, {.dtype = ComputeType::kF32});
-  EXPECT_EQ(engine.dtype(), "f32");
-  const json::value rows = expected();
-  for (const json::value& row : rows.as_array()) {
-    std::string streamed;
-    const Answer answer =
-        engine.generate(ask(std::string(row.at("image").as_string()), std::string(row.at("prompt").as_string())),
-                        {.text = [&](std::string_view delta) { streamed += delta; }});
-    EXPECT_EQ(answer.prompt_token_ids, json::value_to<std::vector<int32_t>>(row.at("prompt_token_ids")));
-    EXPECT_EQ(answer.token_ids, json::value_to<std::vector<int32_t>>(row.at("token_ids")))
-        << row.at("image") << " " << row.at("prompt");
-    EXPECT_EQ(answer.text, std::string(row.at("text").as_string()));
-    EXPECT_EQ(streamed, answer.text);
-    EXPECT_EQ(answer.finish_reason, FinishReason::kStop);
-  }
-}
-
 TEST(Engine, bfloat16_gives_the_same_answers_where_the_reference_is_sure) {
   Engine engine = Engine::load(kModel);
   EXPECT_EQ(engine.dtype(), "bf16") << "the checkpoint stores bfloat16";
