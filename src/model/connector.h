@@ -13,7 +13,7 @@ namespace idefics {
 void connect(const Exec& exec, int scale_factor, const PackedMatrix& projection, Matrix<const float> patches,
              Matrix<float> features);
 
-// Takes from a measuring arena what connect takes for `num_patches` patches.
-void plan_connect(Arena& arena, int scale_factor, const PackedMatrix& projection, int64_t num_patches);
+// Takes from a measuring arena what connect takes for `num_patches` patches of `width` values.
+void plan_connect(Arena& arena, int scale_factor, Element dtype, int64_t num_patches, int64_t width);
 
 }  // namespace idefics

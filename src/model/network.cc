@@ -86,9 +86,9 @@ void Network::load(WeightLoader& loader) {
   text_ = load_text(loader, config_.text_config);
 }
 
-KvCache::Shape Network::kv_shape() const {
-  const KVCacheParams& p = config_.get_kv_params();
-  return {.dtype = dtype_,
+KvCache::Shape Network::kv_shape(const Idefics3Config& config, Element dtype) {
+  const KVCacheParams& p = config.get_kv_params();
+  return {.dtype = dtype,
           .num_layers = p.num_layers,
           .kv_heads = p.n_kv_heads,
           .head_dim = p.head_dim,
@@ -128,16 +128,18 @@ void Network::logits(const Exec& exec, Matrix<const float> x, std::span<const in
   run_head(exec, config_.text_config, text_, x, rows, logits, probe);
 }
 
-size_t Network::scratch_bytes(int64_t max_rows, int64_t max_pages, int64_t max_logit_rows) const {
+size_t Network::scratch_bytes(const Idefics3Config& config, Element dtype, int64_t max_rows, int64_t max_pages,
+                              int64_t max_logit_rows) {
+  const Idefics3VisionConfig& v = config.vision_config;
+  const int64_t side = v.image_size / v.patch_size, T = side * side;
   Arena tile;
-  const int64_t T = int64_t{patches_per_side()} * patches_per_side();
-  tile.take_matrix(T, config_.vision_config.hidden_size);
-  plan_encode_tile(tile, config_.vision_config, dtype_);
-  plan_connect(tile, config_.scale_factor, connector_, T);
+  tile.take_matrix(T, v.hidden_size);
+  plan_encode_tile(tile, v, dtype);
+  plan_connect(tile, config.scale_factor, dtype, T, v.hidden_size);
   Arena text;
-  plan_text_layers(text, config_.text_config, kv_shape(), max_rows, max_pages);
+  plan_text_layers(text, config.text_config, kv_shape(config, dtype), max_rows, max_pages);
   Arena head;
-  plan_head(head, config_.text_config, dtype_, max_logit_rows);
+  plan_head(head, config.text_config, dtype, max_logit_rows);
   return std::max({tile.peak(), text.peak(), head.peak()});
 }
 

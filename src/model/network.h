@@ -30,7 +30,6 @@ class Network {
   size_t weight_bytes() const { return memory_.capacity(); }
   // The tensors that hold NaN or Inf, by name.
   const std::vector<std::string>& nonfinite() const { return nonfinite_; }
-  KvCache::Shape kv_shape() const;
 
   // One tile to its S feature rows.
   //   features  [S, E] float32
@@ -49,9 +48,12 @@ class Network {
   void logits(const Exec& exec, Matrix<const float> x, std::span<const int32_t> rows, Matrix<float> logits,
               const Probe& probe = {}) const;
 
-  // Bytes of arena that the passes need for at most `max_rows` rows of text in at most `max_pages` pages a sequence,
-  // and logits of at most `max_logit_rows` rows.
-  size_t scratch_bytes(int64_t max_rows, int64_t max_pages, int64_t max_logit_rows) const;
+  // What a network of this configuration needs, known before any weight is read: the cache's shape, and the bytes of
+  // arena for passes over at most `max_rows` rows of text in at most `max_pages` pages a sequence and logits of at most
+  // `max_logit_rows` rows.
+  static KvCache::Shape kv_shape(const Idefics3Config& config, Element dtype);
+  static size_t scratch_bytes(const Idefics3Config& config, Element dtype, int64_t max_rows, int64_t max_pages,
+                              int64_t max_logit_rows);
 
  private:
   void load(WeightLoader& loader);

@@ -46,8 +46,8 @@ class Runner {
         config_(make_config()),
         processor_(load_processor_config(folder_)),
         network_(pool_, checkpoint_, config_, dtype),
-        arena_(network_.scratch_bytes(512, kPages, 512), "test"),
-        cache_(network_.kv_shape(), kPages) {
+        arena_(Network::scratch_bytes(config_, dtype, 512, kPages, 512), "test"),
+        cache_(Network::kv_shape(config_, dtype), kPages) {
     for (int i = 0; i < kPages; ++i) pages_.push_back(kPages - 1 - i);  // not in order, as in a used cache
   }
 
