@@ -28,7 +28,7 @@ struct EngineOptions {
   std::optional<int> max_model_len =
       std::nullopt;              // most tokens of prompt and answer; default: the checkpoint's max_position_embeddings
   int prefill_chunk = 512;       // rows per step of a prompt; bounds scratch memory, never changes results
-  bool allow_nonfinite = false;  // load weights with NaN or Inf
+  bool allow_nonfinite = false;  // load weights with NaN or Inf; Engine::nonfinite names them
 };
 
 enum class FinishReason { kStop, kLength, kCancelled };
@@ -94,6 +94,9 @@ class Engine {
     size_t weights, kv_cache, scratch;  // bytes; the cache takes physical memory only where it was used
   };
   Memory memory() const;
+
+  // The tensors that hold a NaN or an Inf; empty unless EngineOptions::allow_nonfinite let them in.
+  const std::vector<std::string>& nonfinite() const;
 
   // The model that answers, for callers inside the library (src/engine/engine_parts.h).
   struct Parts;

@@ -1,10 +1,26 @@
 #include "cli/ask.h"
 
+#include <fmt/format.h>
+
 #include "cli/interrupt.h"
 #include "cli/pictures.h"
 #include "cli/progress.h"
+#include "cli/terminal.h"
 
 namespace idefics::cli {
+
+Engine load_engine(const ModelArgument& model, const EngineFlags& flags) {
+  Progress loading(true);
+  loading.say("loading " + model.folder);
+  Engine engine = Engine::load(model.folder, flags.options());
+  loading.clear();
+  const std::vector<std::string>& bad = engine.nonfinite();
+  if (!bad.empty())
+    print_note(
+        fmt::format("idefics: warning: {} of the tensors hold NaN or Inf, the first is {}; answers may be nonsense\n",
+                    bad.size(), bad.front()));
+  return engine;
+}
 
 Answer ask(Engine& engine, const Request& request, const Conversation& conversation, bool answer_elsewhere,
            const std::function<void(std::string_view)>& show) {

@@ -1,8 +1,8 @@
 // idefics chat: a conversation at the terminal.
 #include <memory>
 
+#include "cli/ask.h"
 #include "cli/chat_session.h"
-#include "cli/progress.h"
 #include "cli/shared_flags.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -23,10 +23,7 @@ int run(const Chat& options) {
   options.model.require();
   ChatOptions chat{options.system, options.sampling.apply({}), options.images.options(),
                    options.sampling.skip_special()};
-  Progress loading(true);
-  loading.say("loading " + options.model.folder);
-  Engine engine = Engine::load(options.model.folder, options.engine.options());
-  loading.clear();
+  Engine engine = load_engine(options.model, options.engine);
   chat.sampling = options.sampling.apply(engine.default_sampling());
   const std::unique_ptr<LineReader> reader = make_line_reader();
   return ChatSession(engine, *reader, std::move(chat)).run();

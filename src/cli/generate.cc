@@ -8,7 +8,6 @@
 
 #include "base/json.h"
 #include "cli/ask.h"
-#include "cli/progress.h"
 #include "cli/shared_flags.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -74,10 +73,7 @@ int run(const Generate& options) {
   request.prompt.images = options.images.options();
 
   const auto start = std::chrono::steady_clock::now();
-  Progress loading(true);
-  loading.say("loading " + options.model.folder);
-  Engine engine = Engine::load(options.model.folder, options.engine.options());
-  loading.clear();
+  Engine engine = load_engine(options.model, options.engine);
   const std::chrono::duration<double, std::milli> load_time = std::chrono::steady_clock::now() - start;
 
   request.sampling = options.sampling.apply(engine.default_sampling());

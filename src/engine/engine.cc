@@ -258,10 +258,11 @@ Engine::Parts::Parts(const std::filesystem::path& folder, const EngineOptions& w
       network(load_network(folder, wanted, pool)),
       processor(reading.get()) {
   const Idefics3Config& config = network->config();
-  const KvCache::Shape shape = network->kv_shape();
+  const KvCache::Shape shape = Network::kv_shape(config, network->dtype());
   const int64_t num_pages = (config.get_max_seq_len() + shape.page_size - 1) / shape.page_size;
   options.prefill_chunk = std::min(options.prefill_chunk, config.get_max_seq_len());
-  arena = Arena(network->scratch_bytes(options.prefill_chunk, num_pages, 1), "scratch");
+  arena = Arena(Network::scratch_bytes(network->config(), network->dtype(), options.prefill_chunk, num_pages, 1),
+                "scratch");
   cache = std::make_unique<KvCache>(shape, num_pages);
   for (PageId page = 0; page < num_pages; ++page) pages.push_back(page);
   x.resize(static_cast<size_t>(options.prefill_chunk) * static_cast<size_t>(config.text_config.hidden_size));
@@ -298,6 +299,7 @@ const Idefics3Config& Engine::config() const { return parts_->network->config();
 int Engine::max_model_len() const { return config().get_max_seq_len(); }
 std::string_view Engine::kernels() const { return parts_->kernels.name; }
 std::string_view Engine::dtype() const { return parts_->network->dtype() == Element::kF32 ? "f32" : "bf16"; }
+const std::vector<std::string>& Engine::nonfinite() const { return parts_->network->nonfinite(); }
 Engine::Memory Engine::memory() const {
   return {.weights = parts_->network->weight_bytes(),
           .kv_cache = parts_->cache->bytes(),

@@ -282,6 +282,11 @@ TEST(Refusals, weights_that_are_cut_off_or_not_numbers) {
   nan.replace(nan.size() - 2, 2, "\xc0\x7f");
   scratch.write("model/model.safetensors", nan);
   expect_refused({"NaN", ask, 4, {"NaN", "--allow-nonfinite", "model."}});
+  Arguments allowed = ask;
+  allowed.push_back("--allow-nonfinite");
+  const Outcome outcome = run(allowed);
+  EXPECT_TRUE(outcome.err.starts_with("idefics: warning: 1 of the tensors hold NaN or Inf, the first is model."))
+      << outcome.err;
 }
 
 TEST(Refusals, a_missing_shard) {

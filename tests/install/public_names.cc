@@ -59,6 +59,7 @@ void use_engine() {
   engine.kernels();
   engine.dtype();
   engine.memory();
+  engine.nonfinite();
   finish_reason_name(FinishReason::kStop);
 }
 
