@@ -13,6 +13,7 @@ namespace idefics::cli {
 void add_all_verbs(CommandLine& line) {
   add_generate(line);
   add_chat(line);
+  add_serve(line);
   add_show(line);
   add_doctor(line);
   add_tiles(line);

@@ -7,6 +7,7 @@ namespace idefics::cli {
 
 void add_generate(CommandLine& line);
 void add_chat(CommandLine& line);
+void add_serve(CommandLine& line);
 void add_show(CommandLine& line);
 void add_doctor(CommandLine& line);
 void add_tiles(CommandLine& line);

@@ -1,0 +1,211 @@
+// idefics serve: the engine behind HTTP.
+#include <fmt/format.h>
+
+#include <climits>
+#include <filesystem>
+#include <memory>
+
+#include "base/files.h"
+#include "cli/shared_flags.h"
+#include "cli/shutdown_signals.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+#include "server/http/server.h"
+#include "server/openai/engine_backend.h"
+#include "server/openai/service.h"
+
+namespace idefics::cli {
+
+namespace {
+
+constexpr int kDefaultQueue = 64;
+constexpr int kDefaultDrainSeconds = 30;
+// For the last words of requests that are cut off at the end of a drain.
+constexpr int kFarewellMs = 1000;
+
+struct Serve {
+  ModelArgument model;
+  EngineFlags engine;
+  std::optional<std::string> host, uds, api_key_file, certificate, key, media_folder, log_format;
+  std::vector<std::string> api_keys, names, hosts, origins;
+  std::optional<int> port, max_num_seqs, max_queue, max_connections, max_body_bytes;
+  std::optional<int> header_timeout, body_timeout, send_timeout, keep_alive_timeout, drain_timeout;
+  bool no_webui = false;
+};
+
+[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorCode::kUsage, message); }
+
+std::vector<std::string> read_keys(const Serve& options) {
+  std::vector<std::string> keys = options.api_keys;
+  if (options.api_key_file) {
+    const std::string text = read_file(*options.api_key_file, uint64_t{1} << 20);
+    for (size_t start = 0; start < text.size();) {
+      const size_t end = std::min(text.find('\n', start), text.size());
+      keys.emplace_back(http::trimmed(std::string_view(text).substr(start, end - start)));
+      if (keys.back().ends_with('\r')) keys.back().pop_back();
+      if (keys.back().empty()) keys.pop_back();
+      start = end + 1;
+    }
+    if (keys.empty()) refuse(fmt::format("{}: holds no key, wanted one on each line", *options.api_key_file));
+  }
+  for (const std::string& key : keys) {
+    if (key.empty()) refuse("--api-key is empty, wanted a key");
+  }
+  return keys;
+}
+
+// The name of a model: that of its folder, unless --served-model-name says others.
+std::vector<std::string> model_names(const Serve& options) {
+  if (!options.names.empty()) return options.names;
+  return {std::filesystem::canonical(options.model.folder).filename().string()};
+}
+
+std::filesystem::path media_folder(const Serve& options) {
+  if (!options.media_folder) return {};
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::canonical(*options.media_folder, error);
+  if (error || !std::filesystem::is_directory(folder))
+    refuse(fmt::format("--allowed-local-media-path is \"{}\", wanted a folder", *options.media_folder));
+  return folder;
+}
+
+http::ServerOptions server_options(const Serve& options) {
+  http::ServerOptions out;
+  const auto set = [](int& limit, const std::optional<int>& seconds) {
+    if (seconds) limit = 1000 * *seconds;
+  };
+  out.host = options.host.value_or(out.host);
+  out.port = options.port.value_or(out.port);
+  out.unix_path = options.uds.value_or("");
+  out.certificate_file = options.certificate.value_or("");
+  out.key_file = options.key.value_or("");
+  out.limits.connections = options.max_connections.value_or(out.limits.connections);
+  if (options.max_body_bytes) out.limits.body_bytes = static_cast<size_t>(*options.max_body_bytes);
+  set(out.limits.head_timeout_ms, options.header_timeout);
+  set(out.limits.body_timeout_ms, options.body_timeout);
+  set(out.limits.send_timeout_ms, options.send_timeout);
+  set(out.limits.keep_alive_timeout_ms, options.keep_alive_timeout);
+  return out;
+}
+
+openai::ServiceOptions service_options(const Serve& options, const http::ServerOptions& server) {
+  openai::ServiceOptions out;
+  out.model_names = model_names(options);
+  out.version = IDEFICS_VERSION;
+  out.access.api_keys = read_keys(options);
+  out.access.hosts = options.hosts;
+  out.access.origins = options.origins;
+  out.media_folder = media_folder(options);
+  out.web_page = !options.no_webui;
+  if (options.log_format == "json") out.log = openai::LogFormat::kJson;
+  if (options.log_format == "none") out.log = openai::LogFormat::kNone;
+  const bool open = out.access.api_keys.empty();
+  if (open && server.unix_path.empty() && !http::is_loopback(server.host))
+    refuse(fmt::format("--host {} lets other machines in; give --api-key-file, or IDEFICS_API_KEY in the environment",
+                       server.host));
+  // Without a key any page in a browser on this machine could ask, if only its name led here.
+  if (open && out.access.hosts.empty() && server.unix_path.empty())
+    out.access.hosts = {"localhost", "127.0.0.1", "[::1]", server.host};
+  return out;
+}
+
+Engine load_engine(const Serve& options, openai::Log& log) {
+  EngineOptions wanted = options.engine.options();
+  wanted.max_num_seqs = options.max_num_seqs.value_or(wanted.max_num_seqs);
+  wanted.max_waiting = options.max_queue.value_or(kDefaultQueue);
+  Engine engine = Engine::load(options.model.folder, wanted);
+  const std::vector<std::string>& bad = engine.nonfinite();
+  if (!bad.empty())
+    log.warning("tensors with NaN or Inf: answers may be nonsense",
+                {{"tensors", std::to_string(bad.size())}, {"first", bad.front()}});
+  return engine;
+}
+
+// Waits for the signal, then lets what runs come to its end.
+void serve_until_signal(ShutdownSignals& signals, openai::Service& service, http::Server& server, int drain_ms) {
+  while (!signals.wait(INT_MAX)) {
+  }
+  service.begin_drain();
+  service.log().info("draining", {{"seconds", std::to_string(drain_ms / 1000)}});
+  if (!server.wait_idle(drain_ms)) {
+    service.cancel_all();
+    server.wait_idle(kFarewellMs);
+  }
+}
+
+int run(const Serve& options) {
+  options.model.require();
+  const http::ServerOptions where = server_options(options);
+  ShutdownSignals signals;
+  openai::Service service(service_options(options, where));
+  http::Server server(where, service);
+  service.count_connections([&server] { return server.num_connections(); });
+  server.start();
+  service.log().info("listening", {{"url", server.url()}});
+  // Requests meanwhile are told that the model is being loaded.
+  openai::EngineBackend backend(load_engine(options, service.log()));
+  service.set_backend(backend);
+  signals.expect_waiter();
+  service.log().info("ready", {{"model", model_names(options).front()}});
+  serve_until_signal(signals, service, server, 1000 * options.drain_timeout.value_or(kDefaultDrainSeconds));
+  server.stop();
+  service.close();
+  service.log().info("stopped");
+  return 0;
+}
+
+void describe(Verb& verb, Serve& options) {
+  options.model.describe(verb);
+  verb.group("Address");
+  verb.text("--host", "ADDRESS", "Where to listen; default 127.0.0.1. Another than this machine's own wants a key",
+            options.host);
+  verb.whole("--port", "Default 8000; 0: any that is free", 0, 65535, options.port);
+  verb.text("--uds", "FILE", "Listen on this unix socket instead", options.uds);
+  verb.text("--ssl-certfile", "FILE", "Speak TLS with this certificate chain (PEM)", options.certificate);
+  verb.text("--ssl-keyfile", "FILE", "The private key of the certificate (PEM)", options.key);
+  verb.group("Access");
+  verb.texts("--api-key", "KEY",
+             "Wanted of requests as a bearer token; others can see command lines, so better set "
+             "IDEFICS_API_KEY",
+             options.api_keys);
+  verb.text("--api-key-file", "FILE", "A file with a key on each line", options.api_key_file);
+  verb.texts("--allowed-hosts", "NAME",
+             "Names that the Host header may have; default: those of this machine without a key, any with one",
+             options.hosts);
+  verb.texts("--allowed-origins", "ORIGIN", "Other pages that may ask (CORS), like https://example.org",
+             options.origins);
+  verb.text("--allowed-local-media-path", "DIR", "Let file: URLs name pictures below this folder",
+            options.media_folder);
+  verb.flag("--no-webui", "No web page at /", options.no_webui);
+  verb.group("Limits");
+  verb.whole("--max-connections", "Default 1024", 1, 1'000'000, options.max_connections);
+  verb.length("--max-body-size", "Most bytes of a request, like 64m; default 32m", 1024, 1 << 30,
+              options.max_body_bytes);
+  verb.whole("--max-queue", "Requests that may wait; more are refused; default 64", 1, 1'000'000, options.max_queue);
+  verb.whole("--max-num-seqs", "Sequences computed at the same time; default 16", 1, 4096, options.max_num_seqs);
+  verb.whole("--header-timeout", "Seconds for the head of a request; default 10", 1, 86400, options.header_timeout);
+  verb.whole("--body-timeout", "Seconds without a byte of a body; default 30", 1, 86400, options.body_timeout);
+  verb.whole("--send-timeout", "Seconds in which a client takes nothing; default 30", 1, 86400, options.send_timeout);
+  verb.whole("--keep-alive-timeout", "Seconds between two requests; default 60", 1, 86400, options.keep_alive_timeout);
+  verb.whole("--drain-timeout", "Seconds for what runs at SIGTERM; default 30", 0, 86400, options.drain_timeout);
+  verb.group("Answers");
+  verb.texts("--served-model-name", "NAME", "Name of the model in requests and answers; default: the folder's",
+             options.names);
+  options.engine.describe(verb);
+  verb.group("Log");
+  verb.text("--log-format", "text|json|none", "Lines on standard error; default text", options.log_format);
+}
+
+}  // namespace
+
+void add_serve(CommandLine& line) {
+  Verb& verb = line.add_verb("serve", "Answer requests over HTTP, as OpenAI's interface has them.",
+                             "idefics serve models/tiny-cards --port 8000",
+                             "There is a page for people at /. It listens on this machine alone unless --host says "
+                             "otherwise. SIGTERM or Ctrl-C lets what runs come to its end; a second one ends at once.");
+  const auto options = std::make_shared<Serve>();
+  describe(verb, *options);
+  verb.action([options] { return run(*options); });
+}
+
+}  // namespace idefics::cli

@@ -1,0 +1,39 @@
+// One connection of a server; for the files of this folder.
+#pragma once
+
+#include <atomic>
+#include <boost/asio/basic_stream_socket.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <condition_variable>
+#include <mutex>
+
+#include "server/http/exchange.h"
+
+namespace idefics::http {
+
+namespace asio = boost::asio;
+using Socket = asio::generic::stream_protocol::socket;
+
+// What the connections of a server have in common.
+struct Shared {
+  Shared(Handler& whose, const Limits& which) : handler(whose), limits(which) {}
+
+  Handler& handler;
+  const Limits limits;
+  std::atomic<int> num_connections = 0;
+
+  void enter();
+  void leave();
+  bool wait_idle(int timeout_ms);
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable idle_;
+  int active_ = 0;
+};
+
+// Serves the connection until it ends, on the thread of the socket's loop, from which it must be called.
+void start_connection(Socket socket, asio::ssl::context* tls, Shared& shared);
+
+}  // namespace idefics::http

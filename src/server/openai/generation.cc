@@ -1,0 +1,153 @@
+#include "server/openai/generation.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <chrono>
+
+namespace idefics::openai {
+
+namespace {
+
+// Proxies and clients give up on a silent connection after 30 s or more.
+constexpr int kKeepAliveMs = 5000;
+constexpr std::string_view kKeepAlive = ": keep-alive\n\n";
+
+int64_t now() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+std::string event_bytes(std::string_view data) { return fmt::format("data: {}\n\n", data); }
+
+// The number of the picture in "image 2: ...", how the processor begins its errors about one.
+std::optional<size_t> picture_of(std::string_view message) {
+  constexpr std::string_view kStart = "image ";
+  size_t number = 0;
+  if (!message.starts_with(kStart)) return std::nullopt;
+  message.remove_prefix(kStart.size());
+  const auto [end, error] = std::from_chars(message.data(), message.data() + message.size(), number);
+  if (error != std::errc() || end == message.data() + message.size() || *end != ':' || number == 0) return std::nullopt;
+  return number - 1;
+}
+
+}  // namespace
+
+Generation::Generation(std::shared_ptr<http::Exchange> exchange, Backend& backend, GenerationRequest request,
+                       std::function<void(const GenerationEnd&)> ended)
+    : exchange_(std::move(exchange)), backend_(backend), request_(std::move(request)), ended_(std::move(ended)) {
+  const std::string name = request_.request_id.value_or(exchange_->request().id);
+  head_ = {.id = (request_.chat ? "chatcmpl-" : "cmpl-") + name,
+           .created = now(),
+           .model = request_.model,
+           .chat = request_.chat,
+           .logprobs = request_.engine.logprobs.has_value()};
+  choices_.resize(static_cast<size_t>(request_.engine.n));
+  reasons_.resize(choices_.size(), FinishReason::kCancelled);
+}
+
+void Generation::start() {
+  idefics::Request request = std::move(request_.engine);
+  request_.engine = {};
+  id_ = backend_.submit(std::move(request), [self = shared_from_this()](Event&& event) {
+    // The engine's thread only hands it over.
+    self->exchange_->post([self, kept = std::make_shared<Event>(std::move(event))] { self->on_event(*kept); });
+  });
+  exchange_->on_gone([self = shared_from_this()] {
+    self->gone_ = true;
+    self->backend_.cancel(self->id_);
+  });
+}
+
+void Generation::on_event(Event& event) {
+  switch (event.type) {
+    case Event::Type::kPrompt: return on_prompt(event);
+    case Event::Type::kTiles:
+      if (streaming_ && request_.include_progress) send(progress_chunk(head_, event.tiles_done, tiles_));
+      return;
+    case Event::Type::kTokens: return on_tokens(event);
+    case Event::Type::kChoice: return on_choice(event);
+    case Event::Type::kEnd: return on_end(event);
+  }
+}
+
+// From here on little can be wrong with the request: a refusal before has its own status.
+void Generation::on_prompt(const Event& event) {
+  tiles_ = event.usage.tiles;
+  if (request_.stream) begin_stream();
+}
+
+void Generation::begin_stream() {
+  streaming_ = true;
+  exchange_->begin_stream({.status = 200,
+                           .headers = {{"content-type", "text/event-stream; charset=utf-8"},
+                                       {"cache-control", "no-cache"},
+                                       {"x-accel-buffering", "no"}}},
+                          std::string(kKeepAlive), kKeepAliveMs);
+  for (size_t i = 0; head_.chat && i < choices_.size(); ++i) send(role_chunk(head_, static_cast<int>(i)));
+  if (request_.include_progress && tiles_ > 0) send(progress_chunk(head_, 0, tiles_));
+}
+
+void Generation::on_tokens(Event& event) {
+  ChoiceText& choice = choices_.at(static_cast<size_t>(event.choice));
+  if (!streaming_) {
+    choice.text += event.text;
+    if (head_.logprobs) choice.tokens.insert(choice.tokens.end(), event.tokens.begin(), event.tokens.end());
+    return;
+  }
+  if (event.text.empty() && (!head_.logprobs || event.tokens.empty())) return;
+  const ChoiceText piece{std::move(event.text), std::move(event.tokens), choice.bytes_before};
+  choice.bytes_before += piece.text.size();
+  send(text_chunk(head_, event.choice, piece, backend_));
+}
+
+void Generation::on_choice(Event& event) {
+  on_tokens(event);
+  reasons_.at(static_cast<size_t>(event.choice)) = event.finish_reason;
+  if (streaming_) send(finish_chunk(head_, event.choice, event.finish_reason));
+}
+
+void Generation::on_end(Event& event) {
+  GenerationEnd end{event.usage, event.timings, {}, std::nullopt, gone_};
+  for (const FinishReason reason : reasons_) {
+    if (reason != FinishReason::kCancelled) end.reasons.push_back(reason);
+  }
+  if (event.error) {
+    end.error = error_of(*event.error);
+    fail(*end.error);
+  } else {
+    finish(event);
+  }
+  ended_(end);
+}
+
+ApiError Generation::error_of(const Error& error) const {
+  ApiError out = from_engine(error);
+  if (out.status != 400) return out;
+  const std::optional<size_t> picture = picture_of(error.what());
+  if (picture && *picture < request_.picture_params.size()) out.param = request_.picture_params[*picture];
+  if (out.param.empty() && out.code != "invalid_value") out.param = request_.chat ? "messages" : "prompt";
+  return out;
+}
+
+void Generation::fail(const ApiError& error) {
+  if (!streaming_) return exchange_->respond(to_response(error));
+  send(to_json(error));
+  exchange_->end_stream(true);
+}
+
+void Generation::finish(const Event& event) {
+  if (streaming_) {
+    if (request_.include_usage) send(usage_chunk(head_, event.usage, event.timings));
+    exchange_->send(event_bytes("[DONE]"));
+    return exchange_->end_stream(false);
+  }
+  json::object answer = answer_json(head_, choices_, reasons_, backend_);
+  answer["usage"] = usage_json(event.usage);
+  answer["timings"] = timings_json(event.usage, event.timings);
+  if (!event.prompt_logprobs.empty()) answer["prompt_logprobs"] = prompt_logprobs_json(event.prompt_logprobs, backend_);
+  exchange_->respond(json_response(200, answer));
+}
+
+void Generation::send(const json::object& chunk) { exchange_->send(event_bytes(json::serialize(chunk))); }
+
+}  // namespace idefics::openai

@@ -1,0 +1,104 @@
+// The routes of the OpenAI interface over one engine.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "server/http/exchange.h"
+#include "server/openai/access.h"
+#include "server/openai/backend.h"
+#include "server/openai/log.h"
+#include "server/openai/metrics.h"
+#include "server/openai/requests.h"
+#include "server/openai/worker.h"
+
+namespace idefics::openai {
+
+struct ServiceOptions {
+  std::vector<std::string> model_names = {"model"};  // the first one names the answers; the others are accepted as well
+  std::string version;
+  Access::Options access;
+  std::filesystem::path media_folder;  // empty: no file: URLs
+  bool web_page = true;
+  LogFormat log = LogFormat::kText;
+  int stall_ms = 10'000;  // without a step while work waits: not ready
+};
+
+// Until an engine is given to it, and from begin_drain() on, it answers that it is not available.
+// Threads: any.
+class Service : public http::Handler {
+ public:
+  explicit Service(const ServiceOptions& options);
+  ~Service() override;
+
+  // `backend` must outlive the threads of the HTTP server.
+  void set_backend(Backend& backend);
+  // How /metrics counts connections. Before the server starts.
+  void count_connections(std::function<int()> count) { connections_ = std::move(count); }
+  // New requests are refused; those that run go on.
+  void begin_drain();
+  // Ends what still runs, with an error for its client.
+  void cancel_all();
+  // Ends the service's own thread: behind the end of the server's threads, and before the engine goes.
+  void close() { worker_.reset(); }
+  Log& log() { return log_; }
+
+  std::optional<http::Response> admit(http::Request& head) override;
+  void handle(std::shared_ptr<http::Exchange> exchange) override;
+  http::Response refuse(http::Fault fault) override;
+  void answered(const http::Request& request, int status, double ms) override;
+
+  struct Route {
+    std::string_view method, path;
+    bool open;  // needs no key
+    void (Service::*action)(const std::shared_ptr<http::Exchange>&);
+  };
+  static const std::vector<Route>& routes();
+
+ private:
+  using ExchangePtr = std::shared_ptr<http::Exchange>;
+
+  std::optional<ApiError> check(const http::Request& head) const;
+  // The route of a path, whatever its method; null when there is none.
+  const Route* find_route(std::string_view method, std::string_view path) const;
+  Backend& backend() const;  // ApiError 503 when there is none
+  ParseContext context() const;
+  bool is_stalled() const;
+
+  void chat(const ExchangePtr& exchange);
+  void complete(const ExchangePtr& exchange);
+  void generate(const ExchangePtr& exchange, bool is_chat);
+  void tokenize(const ExchangePtr& exchange);
+  void detokenize(const ExchangePtr& exchange);
+  void list_models(const ExchangePtr& exchange);
+  void get_model(const ExchangePtr& exchange);
+  void health(const ExchangePtr& exchange);
+  void ready(const ExchangePtr& exchange);
+  void live(const ExchangePtr& exchange);
+  void version(const ExchangePtr& exchange);
+  void metrics(const ExchangePtr& exchange);
+  void openapi(const ExchangePtr& exchange);
+  void page(const ExchangePtr& exchange);
+
+  json::object model_json(const std::string& name) const;
+  // Runs `job` on the worker and answers with what it returns or throws.
+  void run_aside(const ExchangePtr& exchange, std::function<json::value()> job);
+
+  const ServiceOptions options_;
+  const int64_t created_;
+  const Access access_;
+  Log log_;
+  Metrics metrics_;
+  std::atomic<Backend*> backend_ = nullptr;
+  std::atomic<bool> draining_ = false;
+  std::function<int()> connections_;
+  std::mutex mutex_;
+  std::set<RequestId> running_;
+  std::unique_ptr<Worker> worker_;
+};
+
+}  // namespace idefics::openai
