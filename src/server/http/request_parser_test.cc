@@ -1,0 +1,165 @@
+#include "server/http/request_parser.h"
+
+#include <gtest/gtest.h>
+
+namespace idefics::http {
+namespace {
+
+using State = RequestParser::State;
+
+struct Result {
+  State state;
+  Fault fault;
+  Request request;
+  std::string rest;  // not used
+};
+
+// Feeds pieces as a connection does: what was not used comes again.
+Result parse(const std::vector<std::string>& pieces, const Limits& limits = {}) {
+  RequestParser parser(limits);
+  std::string waiting;
+  for (const std::string& piece : pieces) {
+    waiting += piece;
+    for (State before = State::kFailed; before != parser.state();) {
+      before = parser.state();
+      if (before != State::kHead && before != State::kBody) break;
+      waiting.erase(0, parser.push(waiting));
+    }
+  }
+  Result result{parser.state(), parser.fault(), parser.take(), waiting};
+  return result;
+}
+
+const std::string kSized = "POST /v1/x?a=b HTTP/1.1\r\nHost: h\r\nX-Thing:  a b \r\nContent-Length: 5\r\n\r\nhello";
+const std::string kChunked =
+    "POST /v1/x?a=b HTTP/1.1\r\nHost: h\r\nX-Thing:  a b \r\nTransfer-Encoding: chunked\r\n\r\n"
+    "2;ext=1\r\nhe\r\n3\r\nllo\r\n0\r\nHost: evil\r\n\r\n";
+
+void expect_hello(const Result& result, const std::string& where) {
+  ASSERT_EQ(result.state, State::kDone) << where;
+  EXPECT_EQ(result.request.method, "POST");
+  EXPECT_EQ(result.request.path, "/v1/x");
+  EXPECT_EQ(result.request.query, "a=b");
+  EXPECT_EQ(result.request.header("host"), "h");
+  EXPECT_EQ(result.request.header("x-thing"), "a b");
+  EXPECT_EQ(result.request.body, "hello");
+  EXPECT_TRUE(result.request.keep_alive);
+  EXPECT_EQ(result.rest, "GET") << where;
+}
+
+TEST(RequestParser, any_cut_of_the_bytes_gives_the_same_request) {
+  for (std::string bytes : {kSized, kChunked}) {
+    bytes += "GET";  // the next request is not touched
+    std::vector<std::string> single;
+    for (const char c : bytes) single.emplace_back(1, c);
+    expect_hello(parse(single), "byte by byte");
+    for (size_t i = 0; i <= bytes.size(); ++i) {
+      for (size_t k = i; k <= bytes.size(); k += 7)
+        expect_hello(parse({bytes.substr(0, i), bytes.substr(i, k - i), bytes.substr(k)}), std::to_string(i));
+    }
+  }
+}
+
+TEST(RequestParser, a_trailer_is_no_header) {
+  EXPECT_EQ(parse({kChunked}).request.count("host"), 1);
+}
+
+TEST(RequestParser, what_proxies_disagree_about_is_malformed) {
+  const std::string post = "POST / HTTP/1.1\r\nHost: h\r\n";
+  const std::vector<std::string> cases = {
+      "GARBAGE\r\n\r\n",
+      "GET / HTTP/2.0\r\nHost: h\r\n\r\n",
+      "GET / HTTP/0.9\r\nHost: h\r\n\r\n",
+      "GET  / HTTP/1.1\r\nHost: h\r\n\r\n",
+      "GET /\r\nHost: h\r\n\r\n",
+      "GET / HTTP/1.1\nHost: h\n\n",
+      "GET / HTTP/1.1\r\nHost: h\n\r\n",
+      "GET / HTTP/1.1\r\nHost: h\r\nA: b\nC: d\r\n\r\n",
+      "GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n",
+      "GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n\tc\r\n\r\n",
+      "GET / HTTP/1.1\r\n\r\n",
+      "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+      "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+      "GET / HTTP/1.1\r\nHost: a\r\nNo colon\r\n\r\n",
+      "GET / HTTP/1.1\r\nHost: a\r\n: empty\r\n\r\n",
+      "GET http://h/ HTTP/1.1\r\nHost: h\r\n\r\n",
+      "GET * HTTP/1.1\r\nHost: h\r\n\r\n",
+      "GET h:80 HTTP/1.1\r\nHost: h\r\n\r\n",
+      std::string("GET / HTTP/1.1\r\nHost: h\r\nA: b\0c\r\n\r\n", 35),
+      std::string("GET /\0 HTTP/1.1\r\nHost: h\r\n\r\n", 28),
+      post + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+      post + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+      post + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+      post + "Content-Length: 5, 6\r\n\r\nhello",
+      post + "Content-Length: -5\r\n\r\nhello",
+      post + "Content-Length: +5\r\n\r\nhello",
+      post + "Content-Length: 0x5\r\n\r\nhello",
+      post + "Content-Length: 5 5\r\n\r\nhello",
+      post + "Content-Length: \r\n\r\nhello",
+      post + "Content-Length: 99999999999999999999999\r\n\r\nhello",
+      post + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+      post + "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+      post + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+      post + "Transfer-Encoding: identity\r\n\r\nhello",
+      post + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+      "POST / HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+      post + "Transfer-Encoding: chunked\r\n\r\nz\r\n\r\n",
+      post + "Transfer-Encoding: chunked\r\n\r\n-1\r\nh\r\n0\r\n\r\n",
+      post + "Transfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n0\r\n\r\n",
+      post + "Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n",
+      post + "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+  };
+  for (const std::string& bytes : cases) {
+    const Result result = parse({bytes});
+    EXPECT_EQ(result.state, State::kFailed) << bytes;
+    EXPECT_EQ(result.fault, Fault::kMalformed) << bytes;
+    EXPECT_TRUE(result.request.body.empty() || bytes.find("chunked") != std::string::npos) << bytes;
+  }
+}
+
+TEST(RequestParser, a_head_over_a_limit_is_refused_as_soon_as_it_is) {
+  const std::string start = "GET / HTTP/1.1\r\nHost: h\r\n";
+  const Limits limits;
+  EXPECT_EQ(parse({"GET /" + std::string(9000, 'a') + " HTTP/1.1\r\nHost: h\r\n\r\n"}).fault, Fault::kHeadersTooLarge);
+  EXPECT_EQ(parse({"GET /" + std::string(7000, 'a') + " HTTP/1.1\r\nHost: h\r\n\r\n"}).state, State::kDone);
+  EXPECT_EQ(parse({std::string(40'000, 'G')}).state, State::kFailed);
+  EXPECT_EQ(parse({"GET /" + std::string(40'000, 'a')}).fault, Fault::kHeadersTooLarge);
+  EXPECT_EQ(parse({start + "A: " + std::string(40'000, 'a')}).fault, Fault::kHeadersTooLarge);
+  std::string many = start;
+  for (int i = 1; i < limits.headers; ++i) many += "A: b\r\n";
+  EXPECT_EQ(parse({many + "\r\n"}).state, State::kDone);
+  EXPECT_EQ(parse({many + "A: b\r\n\r\n"}).fault, Fault::kHeadersTooLarge);
+}
+
+TEST(RequestParser, a_body_over_the_limit_is_refused_before_it_comes) {
+  Limits limits;
+  limits.body_bytes = 10;
+  const std::string post = "POST / HTTP/1.1\r\nHost: h\r\n";
+  EXPECT_EQ(parse({post + "Content-Length: 10\r\n\r\n0123456789"}, limits).state, State::kDone);
+  EXPECT_EQ(parse({post + "Content-Length: 11\r\n\r\n"}, limits).fault, Fault::kBodyTooLarge);
+  EXPECT_EQ(parse({post + "Transfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n5\r\n"}, limits).fault, Fault::kBodyTooLarge);
+  std::string endless = post + "Transfer-Encoding: chunked\r\n\r\n";
+  for (int i = 0; i < 11; ++i) endless += "1\r\nx\r\n";
+  EXPECT_EQ(parse({endless}, limits).fault, Fault::kBodyTooLarge);
+  EXPECT_EQ(parse({post + "Transfer-Encoding: chunked\r\n\r\n1;" + std::string(40'000, 'x')}, limits).state, State::kFailed)
+      << "an endless extension of a chunk";
+}
+
+TEST(RequestParser, a_million_chunks_take_their_time_and_no_stack) {
+  std::string bytes = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+  for (int i = 0; i < 1'000'000; ++i) bytes += "1\r\nx\r\n";
+  std::vector<std::string> pieces;
+  for (size_t at = 0; at < bytes.size(); at += 65536) pieces.push_back(bytes.substr(at, 65536));
+  pieces.emplace_back("0\r\n\r\n");
+  EXPECT_EQ(parse(pieces).request.body.size(), 1'000'000u);
+}
+
+TEST(RequestParser, keep_alive_follows_version_and_header) {
+  EXPECT_TRUE(parse({"GET / HTTP/1.1\r\nHost: h\r\n\r\n"}).request.keep_alive);
+  EXPECT_FALSE(parse({"GET / HTTP/1.1\r\nHost: h\r\nConnection: Close\r\n\r\n"}).request.keep_alive);
+  EXPECT_FALSE(parse({"GET / HTTP/1.0\r\n\r\n"}).request.keep_alive);
+  EXPECT_TRUE(parse({"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"}).request.keep_alive);
+}
+
+}  // namespace
+}  // namespace idefics::http
