@@ -311,7 +311,8 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
     bool open = true;
     if constexpr (kTls) open = co_await handshake();
     if (open && refused) {
-      co_await refuse(Fault::kTooManyConnections, {});
+      const Request nothing;
+      co_await refuse(Fault::kTooManyConnections, nothing);
       open = false;
     }
     bool first = true;
@@ -470,7 +471,8 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
     shared_.handler.answered(exchange.request(), exchange.gone() ? 0 : exchange.status(), time.count());
   }
 
-  asio::awaitable<void> refuse(Fault fault, Request request) {
+  asio::awaitable<void> refuse(Fault fault, const Request& read_so_far) {
+    Request request = read_so_far;
     if (request.id.empty()) request.id = id_of(request);
     request.peer = peer_;
     Response response = shared_.handler.refuse(fault);

@@ -60,9 +60,7 @@ TEST(RequestParser, any_cut_of_the_bytes_gives_the_same_request) {
   }
 }
 
-TEST(RequestParser, a_trailer_is_no_header) {
-  EXPECT_EQ(parse({kChunked}).request.count("host"), 1);
-}
+TEST(RequestParser, a_trailer_is_no_header) { EXPECT_EQ(parse({kChunked}).request.count("host"), 1); }
 
 TEST(RequestParser, what_proxies_disagree_about_is_malformed) {
   const std::string post = "POST / HTTP/1.1\r\nHost: h\r\n";
@@ -137,11 +135,13 @@ TEST(RequestParser, a_body_over_the_limit_is_refused_before_it_comes) {
   const std::string post = "POST / HTTP/1.1\r\nHost: h\r\n";
   EXPECT_EQ(parse({post + "Content-Length: 10\r\n\r\n0123456789"}, limits).state, State::kDone);
   EXPECT_EQ(parse({post + "Content-Length: 11\r\n\r\n"}, limits).fault, Fault::kBodyTooLarge);
-  EXPECT_EQ(parse({post + "Transfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n5\r\n"}, limits).fault, Fault::kBodyTooLarge);
+  EXPECT_EQ(parse({post + "Transfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n5\r\n"}, limits).fault,
+            Fault::kBodyTooLarge);
   std::string endless = post + "Transfer-Encoding: chunked\r\n\r\n";
   for (int i = 0; i < 11; ++i) endless += "1\r\nx\r\n";
   EXPECT_EQ(parse({endless}, limits).fault, Fault::kBodyTooLarge);
-  EXPECT_EQ(parse({post + "Transfer-Encoding: chunked\r\n\r\n1;" + std::string(40'000, 'x')}, limits).state, State::kFailed)
+  EXPECT_EQ(parse({post + "Transfer-Encoding: chunked\r\n\r\n1;" + std::string(40'000, 'x')}, limits).state,
+            State::kFailed)
       << "an endless extension of a chunk";
 }
 

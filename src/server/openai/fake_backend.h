@@ -18,13 +18,13 @@ class FakeBackend : public Backend {
   // What it does with a request.
   struct Script {
     std::vector<std::string> pieces = {"Hello", " ", "world"};
-    int repeat = 1;             // of all pieces
-    int prompt_delay_ms = 0;    // before the prompt is ready
-    int piece_delay_ms = 0;     // before each piece
+    int repeat = 1;           // of all pieces
+    int prompt_delay_ms = 0;  // before the prompt is ready
+    int piece_delay_ms = 0;   // before each piece
     int tiles = 0;
     std::optional<Error> refusal = std::nullopt;  // instead of the prompt
     std::optional<Error> failure = std::nullopt;  // behind the pieces
-    bool hang = false;          // behind the pieces, until it is cancelled
+    bool hang = false;                            // behind the pieces, until it is cancelled
     FinishReason reason = FinishReason::kStop;
   };
 
@@ -129,7 +129,10 @@ class FakeBackend : public Backend {
         if (!pause(id, script.piece_delay_ms)) return cancelled;
         for (int choice = 0; choice < n; ++choice) {
           ++usage.completion_tokens;
-          sink({.type = Event::Type::kTokens, .choice = choice, .text = piece, .tokens = {{token, -0.5F, {{token, -0.5F}}}}});
+          sink({.type = Event::Type::kTokens,
+                .choice = choice,
+                .text = piece,
+                .tokens = {{token, -0.5F, {{token, -0.5F}}}}});
         }
         ++token;
       }

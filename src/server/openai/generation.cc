@@ -9,8 +9,6 @@ namespace idefics::openai {
 
 namespace {
 
-// Proxies and clients give up on a silent connection after 30 s or more.
-constexpr int kKeepAliveMs = 5000;
 constexpr std::string_view kKeepAlive = ": keep-alive\n\n";
 
 int64_t now() {
@@ -33,8 +31,12 @@ std::optional<size_t> picture_of(std::string_view message) {
 }  // namespace
 
 Generation::Generation(std::shared_ptr<http::Exchange> exchange, Backend& backend, GenerationRequest request,
-                       std::function<void(const GenerationEnd&)> ended)
-    : exchange_(std::move(exchange)), backend_(backend), request_(std::move(request)), ended_(std::move(ended)) {
+                       int keep_alive_ms, std::function<void(const GenerationEnd&)> ended)
+    : exchange_(std::move(exchange)),
+      backend_(backend),
+      request_(std::move(request)),
+      keep_alive_ms_(keep_alive_ms),
+      ended_(std::move(ended)) {
   const std::string name = request_.request_id.value_or(exchange_->request().id);
   head_ = {.id = (request_.chat ? "chatcmpl-" : "cmpl-") + name,
            .created = now(),
@@ -82,7 +84,7 @@ void Generation::begin_stream() {
                            .headers = {{"content-type", "text/event-stream; charset=utf-8"},
                                        {"cache-control", "no-cache"},
                                        {"x-accel-buffering", "no"}}},
-                          std::string(kKeepAlive), kKeepAliveMs);
+                          std::string(kKeepAlive), keep_alive_ms_);
   for (size_t i = 0; head_.chat && i < choices_.size(); ++i) send(role_chunk(head_, static_cast<int>(i)));
   if (request_.include_progress && tiles_ > 0) send(progress_chunk(head_, 0, tiles_));
 }

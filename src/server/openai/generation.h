@@ -25,8 +25,9 @@ struct GenerationEnd {
 // Threads: start() and everything after it on the exchange's thread.
 class Generation : public std::enable_shared_from_this<Generation> {
  public:
-  // `backend` must outlive the engine's last event. `ended` is called once.
-  Generation(std::shared_ptr<http::Exchange> exchange, Backend& backend, GenerationRequest request,
+  // `backend` must outlive the engine's last event. `ended` is called once. A stream that is silent for `keep_alive_ms`
+  // gets a comment.
+  Generation(std::shared_ptr<http::Exchange> exchange, Backend& backend, GenerationRequest request, int keep_alive_ms,
              std::function<void(const GenerationEnd&)> ended);
 
   // Submits the request. What it says from then on goes to the exchange.
@@ -49,6 +50,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   const std::shared_ptr<http::Exchange> exchange_;
   Backend& backend_;
   GenerationRequest request_;
+  const int keep_alive_ms_;
   const std::function<void(const GenerationEnd&)> ended_;
   AnswerHead head_;
   RequestId id_ = 0;

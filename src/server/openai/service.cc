@@ -223,7 +223,8 @@ void Service::generate(const ExchangePtr& exchange, bool is_chat) {
   const auto start = std::chrono::steady_clock::now();
   const auto id = std::make_shared<RequestId>(0);
   const auto generation = std::make_shared<Generation>(
-      exchange, backend(), std::move(request), [this, exchange, start, id](const GenerationEnd& end) {
+      exchange, backend(), std::move(request), options_.keep_alive_ms,
+      [this, exchange, start, id](const GenerationEnd& end) {
         const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
         metrics_.observe(end, time.count());
         http::Headers& notes = exchange->request().notes;

@@ -25,7 +25,8 @@ struct ServiceOptions {
   std::filesystem::path media_folder;  // empty: no file: URLs
   bool web_page = true;
   LogFormat log = LogFormat::kText;
-  int stall_ms = 10'000;  // without a step while work waits: not ready
+  int keep_alive_ms = 5000;  // of silence in a stream; proxies and clients give up after 30 s or more
+  int stall_ms = 10'000;     // without a step while work waits: not ready
 };
 
 // Until an engine is given to it, and from begin_drain() on, it answers that it is not available.

@@ -57,8 +57,9 @@ TEST(Service, a_chat_has_an_answer_with_usage_and_timings) {
 TEST(Service, a_stream_is_role_text_finish_usage_and_done) {
   const Served served;
   const http::Reply reply = ask(
-      served, post("/v1/chat/completions",
-                   R"({"messages":[{"role":"user","content":"Hi"}],"stream":true,"stream_options":{"include_usage":true}})"));
+      served,
+      post("/v1/chat/completions",
+           R"({"messages":[{"role":"user","content":"Hi"}],"stream":true,"stream_options":{"include_usage":true}})"));
   ASSERT_EQ(reply.status, 200);
   EXPECT_EQ(reply.header("content-type"), "text/event-stream; charset=utf-8");
   EXPECT_EQ(reply.header("cache-control"), "no-cache");
@@ -125,8 +126,9 @@ TEST(Service, progress_is_told_to_those_who_ask) {
   served.backend->set_script({.tiles = 5});
   const auto chunks = chunks_of(
       ask(served,
-          post("/v1/chat/completions",
-               R"({"messages":[{"role":"user","content":"Hi"}],"stream":true,"stream_options":{"include_progress":true}})"))
+          post(
+              "/v1/chat/completions",
+              R"({"messages":[{"role":"user","content":"Hi"}],"stream":true,"stream_options":{"include_progress":true}})"))
           .body);
   EXPECT_EQ(chunks.at(1).at("progress"), (json::object{{"tiles_done", 0}, {"tiles", 5}}));
   EXPECT_EQ(chunks.at(2).at("progress"), (json::object{{"tiles_done", 5}, {"tiles", 5}}));
@@ -145,7 +147,8 @@ TEST(Service, what_there_is_to_get) {
   EXPECT_EQ(json::parse(ask(served, post("/tokenize", R"({"prompt":"ab"})")).body),
             (json::object{{"count", 2}, {"max_model_len", 4096}, {"tokens", {97, 98}}}));
   EXPECT_EQ(json::parse(ask(served, post("/tokenize", kChat)).body).at("count"), 3);
-  EXPECT_EQ(json::parse(ask(served, post("/detokenize", R"({"tokens":[97,98]})")).body), (json::object{{"prompt", "ab"}}));
+  EXPECT_EQ(json::parse(ask(served, post("/detokenize", R"({"tokens":[97,98]})")).body),
+            (json::object{{"prompt", "ab"}}));
   http::TestClient client(served.port());
   client.send("HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
   const http::Reply head = client.read(5000, true);
@@ -191,8 +194,9 @@ TEST(Service, an_error_about_a_picture_names_its_field) {
   served.backend->set_script({.refusal = Error(ErrorCode::kImageInvalid, "image 2: cut off")});
   const std::string picture = R"({"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}})";
   const http::Reply reply =
-      ask(served, post("/v1/chat/completions", R"({"messages":[{"role":"system","content":"S"},{"role":"user","content":[)" +
-                                                   picture + R"(,{"type":"text","text":"?"},)" + picture + "]}]}"));
+      ask(served,
+          post("/v1/chat/completions", R"({"messages":[{"role":"system","content":"S"},{"role":"user","content":[)" +
+                                           picture + R"(,{"type":"text","text":"?"},)" + picture + "]}]}"));
   EXPECT_EQ(json::parse(reply.body).at("error").at("param"), "messages[1].content[2].image_url");
 }
 
@@ -231,7 +235,8 @@ TEST(Service, every_route_but_the_open_ones_wants_the_key) {
                                    "Content-Length: 2\r\n\r\n{{}}",
                                    method, path, header));
   };
-  std::vector<std::pair<std::string, std::string>> closed = {{"GET", "/nowhere"}, {"POST", "/v1/models/x"}, {"PUT", "/"}};
+  std::vector<std::pair<std::string, std::string>> closed = {
+      {"GET", "/nowhere"}, {"POST", "/v1/models/x"}, {"PUT", "/"}};
   for (const Service::Route& route : Service::routes()) {
     if (route.open) {
       EXPECT_NE(send(route.method, route.path, "").status, 401) << route.path;
@@ -241,10 +246,10 @@ TEST(Service, every_route_but_the_open_ones_wants_the_key) {
   }
   for (const auto& [method, path] : closed) {
     if (method == "PUT") continue;
-    for (const std::string header :
-         {"", "Authorization: Bearer \r\n", "Authorization: Bearer wrong\r\n", "Authorization: first-key\r\n",
-          "Authorization: Basic first-key\r\n", "Authorization: Bearer first-ke\r\n", "Authorization: Bearer first-keyx\r\n",
-          "Authorization: Bearer first-key second-key\r\n", "X-Api-Key: first-key\r\n"}) {
+    for (const std::string header : {"", "Authorization: Bearer \r\n", "Authorization: Bearer wrong\r\n",
+                                     "Authorization: first-key\r\n", "Authorization: Basic first-key\r\n",
+                                     "Authorization: Bearer first-ke\r\n", "Authorization: Bearer first-keyx\r\n",
+                                     "Authorization: Bearer first-key second-key\r\n", "X-Api-Key: first-key\r\n"}) {
       const http::Reply reply = send(method, path, header);
       expect_error(reply, 401, "authentication_error", "invalid_api_key", path + header);
       EXPECT_EQ(reply.header("www-authenticate"), "Bearer");
@@ -272,11 +277,13 @@ TEST(Service, wrong_methods_routes_and_kinds_of_body) {
   for (const std::string header :
        {"", "Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n", "Content-Type: \r\n",
         "Content-Type: multipart/form-data; boundary=application/json\r\n", "Content-Type: application/jsonx\r\n",
-        "Content-Type: application/json; charset=latin1\r\n", "Content-Type: application/json\r\nContent-Encoding: gzip\r\n",
+        "Content-Type: application/json; charset=latin1\r\n",
+        "Content-Type: application/json\r\nContent-Encoding: gzip\r\n",
         "Content-Type: application/json\r\nContent-Encoding: br\r\n"})
     expect_error(with_type(header), 415, "invalid_request_error", "unsupported_media_type", header);
-  for (const std::string header : {"Content-Type: application/json\r\n", "Content-Type: Application/JSON; charset=\"UTF-8\"\r\n",
-                                   "Content-Type: application/json\r\nContent-Encoding: identity\r\n"})
+  for (const std::string header :
+       {"Content-Type: application/json\r\n", "Content-Type: Application/JSON; charset=\"UTF-8\"\r\n",
+        "Content-Type: application/json\r\nContent-Encoding: identity\r\n"})
     EXPECT_EQ(with_type(header).status, 200) << header;
 }
 
@@ -286,19 +293,22 @@ TEST(Service, foreign_hosts_and_origins_are_refused) {
   options.access.origins = {"https://listed.example"};
   const Served served(options);
   const auto send = [&](const std::string& host, const std::string& origin) {
-    return ask(served, fmt::format("POST /v1/chat/completions HTTP/1.1\r\nHost: {}\r\n{}Content-Type: application/json\r\n"
-                                   "Content-Length: {}\r\n\r\n{}",
-                                   host, origin.empty() ? "" : "Origin: " + origin + "\r\n", kChat.size(), kChat));
+    return ask(served,
+               fmt::format("POST /v1/chat/completions HTTP/1.1\r\nHost: {}\r\n{}Content-Type: application/json\r\n"
+                           "Content-Length: {}\r\n\r\n{}",
+                           host, origin.empty() ? "" : "Origin: " + origin + "\r\n", kChat.size(), kChat));
   };
-  for (const std::string host : {"localhost", "localhost:8000", "LOCALHOST:1", "127.0.0.1:8000", "[::1]:8000", "[::1]"}) {
+  for (const std::string host :
+       {"localhost", "localhost:8000", "LOCALHOST:1", "127.0.0.1:8000", "[::1]:8000", "[::1]"}) {
     EXPECT_EQ(send(host, "").status, 200) << host;
     EXPECT_EQ(send(host, "http://" + host).status, 200) << "its own page";
   }
   for (const std::string host : {"evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io",
                                  "127.0.0.2", "", "[::2]", "localhost@evil.example", "xlocalhost"})
     expect_error(send(host, ""), 403, "permission_error", "host_not_allowed", host);
-  for (const std::string origin : {"http://evil.example", "null", "http://localhost:9999", "https://listed.example.evil",
-                                   "file://", "http://localhost.evil", "https://listed.example:444"})
+  for (const std::string origin :
+       {"http://evil.example", "null", "http://localhost:9999", "https://listed.example.evil", "file://",
+        "http://localhost.evil", "https://listed.example:444"})
     expect_error(send("localhost:8000", origin), 403, "permission_error", "origin_not_allowed", origin);
   const http::Reply listed = send("localhost", "https://listed.example");
   EXPECT_EQ(listed.status, 200);
