@@ -157,6 +157,26 @@ TEST(Service, what_there_is_to_get) {
   EXPECT_EQ(client.ask(get("/version")).status, 200) << "the connection is still in step";
 }
 
+TEST(Service, the_page_comes_with_the_program_and_fetches_from_nowhere_else) {
+  const Served served;
+  for (const std::string path : {"/", "/page/style.css", "/page/app.js", "/page/stream.js"}) {
+    const http::Reply reply = ask(served, get(path));
+    EXPECT_EQ(reply.status, 200) << path;
+    EXPECT_GT(reply.body.size(), 500u) << path;
+    EXPECT_EQ(reply.body.find("//"), reply.body.find("// ")) << "an address of elsewhere in " << path;
+    EXPECT_EQ(reply.body.find("innerHTML"), std::string::npos) << path;
+    EXPECT_EQ(reply.header("x-content-type-options"), "nosniff");
+    const std::string policy = reply.header("content-security-policy");
+    EXPECT_NE(policy.find("default-src 'none'; script-src 'self';"), std::string::npos) << policy;
+    EXPECT_EQ(policy.find("unsafe"), std::string::npos) << policy;
+  }
+  EXPECT_EQ(ask(served, get("/")).body.find("<script>"), std::string::npos) << "no script stands in the page itself";
+  EXPECT_EQ(ask(served, get("/page/../page.cc")).status, 404);
+  ServiceOptions without;
+  without.web_page = false;
+  EXPECT_EQ(ask(Served(without), get("/")).status, 404);
+}
+
 TEST(Service, the_engines_refusals_become_statuses) {
   const Served served;
   const std::vector<std::tuple<ErrorCode, int, std::string, std::string>> cases = {

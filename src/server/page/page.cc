@@ -15,7 +15,7 @@ struct File {
 // Pictures that are dropped are shown from memory (blob:); scripts, styles and requests come from and go to this server
 // alone, and no other page may frame this one.
 constexpr const char* kPolicy =
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob:; base-uri "
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; base-uri "
     "'none'; "
     "form-action 'none'; frame-ancestors 'none'";
 
