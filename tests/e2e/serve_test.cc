@@ -1,0 +1,318 @@
+// idefics serve with the model that comes with the project, asked by curl and by sockets.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <thread>
+
+#include "program.h"
+#include "server/http/test_client.h"
+#include "server_program.h"
+
+namespace idefics::e2e {
+namespace {
+
+const std::string kQuestion = "How many shapes are there?";
+
+void sleep_ms(int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
+
+std::string base64_of(const std::filesystem::path& file) {
+  return run_command("base64 -w0 '" + file.string() + "'").out;
+}
+
+std::string chat_body(const std::string& more = "") {
+  return R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,)" +
+         base64_of(tiny_cards() / "samples/06.png") + R"("}},{"type":"text","text":")" + kQuestion + "\"}]}]" +
+         (more.empty() ? "" : "," + more) + "}";
+}
+
+std::string post(const std::string& path, const std::string& body) {
+  return fmt::format(
+      "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}", path,
+      body.size(), body);
+}
+
+Outcome curl(const std::string& arguments) { return run_command("curl -sS --max-time 60 " + arguments); }
+
+std::string text_of(const http::Reply& reply) {
+  EXPECT_EQ(reply.status, 200) << reply.body;
+  const json::value body = parse_json(reply.body, "answer");
+  return std::string(body.at("choices").at(0).at("message").at("content").as_string());
+}
+
+TEST(Serve, an_answer_is_the_same_bytes_as_the_command_lines_streamed_or_not) {
+  const ServerProgram server({});
+  const ScratchFolder scratch;
+  const json::value direct = parse_output(run({"generate", tiny_cards().string(), "--image",
+                                               (tiny_cards() / "samples/06.png").string(), "-p", kQuestion, "--json"}));
+  const std::string expected(direct.at("text").as_string());
+  ASSERT_EQ(expected, " There are three shapes.");
+  const std::string file = scratch.write("body.json", chat_body()).string();
+  const Outcome whole = curl(
+      server.url() + "/v1/chat/completions -H 'Content-Type: application/json' -H 'Expect: 100-continue' -d @" + file);
+  const json::value answer = parse_output(whole);
+  EXPECT_EQ(answer.at("choices").at(0).at("message").at("content"), json::string(expected));
+  EXPECT_EQ(answer.at("choices").at(0).at("finish_reason"), "stop");
+  EXPECT_EQ(answer.at("usage").at("prompt_tokens"), direct.at("prompt_tokens"));
+  EXPECT_EQ(answer.at("usage").at("prompt_tokens_details").at("image_tokens"), direct.at("image_tokens"));
+  EXPECT_EQ(answer.at("model"), "tiny-cards");
+
+  http::TestClient client(server.port());
+  const http::Reply stream = client.ask(post("/v1/chat/completions", chat_body(R"("stream":true)")), 30'000);
+  std::string streamed;
+  for (size_t at = 0; (at = stream.body.find("data: {", at)) != std::string::npos;) {
+    const size_t end = stream.body.find("\n\n", at);
+    const json::value chunk = parse_json(stream.body.substr(at + 6, end - at - 6), "chunk");
+    const json::object& delta = chunk.at("choices").at(0).at("delta").as_object();
+    if (const json::value* content = delta.if_contains("content")) streamed += content->as_string();
+    at = end;
+  }
+  EXPECT_EQ(streamed, expected);
+  EXPECT_TRUE(stream.body.ends_with("data: [DONE]\n\n"));
+}
+
+TEST(Serve, many_clients_at_once_and_bad_ones_beside_them_change_no_byte) {
+  const ServerProgram server({});
+  const std::string good = post("/v1/chat/completions", chat_body());
+  const std::string broken = chat_body();
+  std::vector<std::string> bad = {
+      post("/v1/chat/completions", "{\"messages\":"),
+      post("/v1/chat/completions", R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":)"
+                                   R"({"url":"data:image/png;base64,iVBORw0KGgoAAAA="}}]}]})"),
+      post("/v1/chat/completions", R"({"messages":[{"role":"user","content":"x"}],"n":99})"),
+      post("/v1/completions", R"({"prompt":"a","max_tokens":5,"temperature":1.5})"),
+      "GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n",
+      "NONSENSE\r\n\r\n"};
+  std::vector<std::string> answers(24);
+  std::vector<int> worst(4, 0);
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (size_t i = t; i < answers.size(); i += 4) {
+        http::TestClient canary(server.port()), other(server.port());
+        canary.send(good);
+        const http::Reply refused = other.ask(bad[i % bad.size()], 30'000);
+        worst[t] = std::max(worst[t], refused.status);
+        const http::Reply reply = canary.read(30'000);
+        answers[i] = reply.body.substr(0, reply.body.find("\"usage\""));
+        answers[i].erase(0, answers[i].find("\"choices\""));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const std::string& answer : answers) EXPECT_EQ(answer, answers.front());
+  EXPECT_NE(answers.front().find("There are three shapes."), std::string::npos) << answers.front();
+  for (const int status : worst) {
+    EXPECT_LT(status, 500);
+    EXPECT_GT(status, 0);
+  }
+}
+
+TEST(Serve, a_damaged_picture_is_a_bad_request_that_names_its_field) {
+  const ServerProgram server({});
+  http::TestClient client(server.port());
+  const http::Reply reply = client.ask(
+      post("/v1/chat/completions",
+           R"({"messages":[{"role":"user","content":[{"type":"text","text":"?"},)"
+           R"({"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgoAAAA="}}]}],"stream":true})"));
+  EXPECT_EQ(reply.status, 400);
+  const json::value error = parse_json(reply.body, "error").at("error");
+  EXPECT_EQ(error.at("code"), "image_invalid");
+  EXPECT_EQ(error.at("param"), "messages[0].content[1].image_url");
+  const http::Reply large = client.ask(
+      post("/v1/chat/completions", R"({"messages":[{"role":"user","content":")" + std::string(60'000, 'x') + "\"}]}"),
+      30'000);
+  EXPECT_EQ(large.status, 400);
+  EXPECT_EQ(parse_json(large.body, "error").at("error").at("code"), "context_length_exceeded");
+}
+
+TEST(Serve, a_client_that_goes_away_frees_what_it_held) {
+  const ServerProgram server({"--threads", "1"});
+  const std::string endless =
+      post("/v1/completions", R"({"prompt":"The","max_tokens":1900,"ignore_eos":true,"stream":true})");
+  const auto running = [&] {
+    http::TestClient client(server.port());
+    const std::string text = client.ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").body;
+    const size_t at = text.find("\nvllm:num_requests_running{");
+    return at == std::string::npos ? -1 : std::stoi(text.substr(text.find("} ", at) + 2));
+  };
+  const int before = server.descriptors();
+  for (int i = 0; i < 5; ++i) {
+    http::TestClient client(server.port());
+    client.send(endless);
+    ASSERT_TRUE(client.receive(10'000));
+    client.close();
+  }
+  const auto start = std::chrono::steady_clock::now();
+  while (running() != 0 && std::chrono::steady_clock::now() - start < std::chrono::seconds(10)) sleep_ms(5);
+  EXPECT_EQ(running(), 0);
+  sleep_ms(100);
+  EXPECT_LE(server.descriptors(), before + 3) << "the loop of a second thread, at most";
+}
+
+TEST(Serve, sigterm_lets_answers_end_and_a_second_one_does_not) {
+  const std::string body = R"({"prompt":"The","max_tokens":300,"ignore_eos":true,"stream":true})";
+  {
+    ServerProgram server({"--threads", "1"});
+    http::TestClient client(server.port());
+    client.send(post("/v1/completions", body));
+    ASSERT_TRUE(client.receive(10'000));
+    server.signal(SIGTERM);
+    const http::Reply reply = client.read(30'000);
+    EXPECT_TRUE(reply.body.ends_with("data: [DONE]\n\n"))
+        << reply.body.substr(reply.body.size() - std::min<size_t>(300, reply.body.size()));
+    EXPECT_EQ(server.wait(10'000), 0);
+  }
+  {
+    ServerProgram server({"--threads", "1", "--drain-timeout", "0"});
+    http::TestClient client(server.port());
+    client.send(post("/v1/completions", R"({"prompt":"The","max_tokens":1900,"ignore_eos":true,"stream":true})"));
+    ASSERT_TRUE(client.receive(10'000));
+    server.signal(SIGTERM);
+    const http::Reply reply = client.read(30'000);
+    EXPECT_TRUE(reply.complete);
+    const bool ended = reply.body.ends_with("data: [DONE]\n\n");
+    EXPECT_TRUE(ended || reply.body.find(R"("code":"shutting_down")") != std::string::npos) << reply.body;
+    EXPECT_EQ(server.wait(10'000), 0);
+  }
+  ServerProgram server({"--threads", "1"});
+  std::vector<std::unique_ptr<http::TestClient>> clients;
+  for (int i = 0; i < 8; ++i) {
+    clients.push_back(std::make_unique<http::TestClient>(server.port()));
+    clients.back()->send(
+        post("/v1/completions", R"({"prompt":"The","max_tokens":1900,"ignore_eos":true,"stream":true})"));
+    ASSERT_TRUE(clients.back()->receive(10'000));
+  }
+  server.signal(SIGTERM);
+  sleep_ms(150);
+  server.signal(SIGTERM);
+  EXPECT_EQ(server.wait(10'000), 130);
+}
+
+TEST(Serve, keys_come_from_the_environment_or_a_file_and_stay_out_of_the_log) {
+  const ScratchFolder scratch;
+  const std::string keys = scratch.write("keys", "file-secret-1\n\n file-secret-2 \n").string();
+  const ServerProgram server({"--api-key-file", keys, "--log-format", "text"},
+                             {{"IDEFICS_API_KEY", "environment-secret"}});
+  for (const std::string key : {"file-secret-1", "file-secret-2", "environment-secret"})
+    EXPECT_EQ(
+        curl("-o /dev/null -w '%{http_code}' -H 'Authorization: Bearer " + key + "' " + server.url() + "/v1/models")
+            .out,
+        "200");
+  EXPECT_EQ(curl("-o /dev/null -w '%{http_code}' " + server.url() + "/v1/models").out, "401");
+  EXPECT_EQ(
+      curl("-o /dev/null -w '%{http_code}' -H 'Authorization: Bearer wrong-secret' " + server.url() + "/v1/models").out,
+      "401");
+  EXPECT_EQ(curl("-o /dev/null -w '%{http_code}' " + server.url() + "/health").out, "200");
+  curl("-o /dev/null -H 'Authorization: Bearer file-secret-1' -H 'Content-Type: application/json' " + server.url() +
+       R"(/v1/completions -d '{"prompt":"planted-prompt-secret","max_tokens":2}')");
+  curl("-o /dev/null -H 'Authorization: Bearer file-secret-1' -H 'Content-Type: application/json' " + server.url() +
+       R"(/v1/completions -d '{"prompt":"planted-prompt-secret","stop":{"planted-stop-secret":1}}')");
+  EXPECT_EQ(server.log().find("secret"), std::string::npos) << server.log();
+  EXPECT_NE(server.log().find("code=invalid_value param=stop"), std::string::npos) << server.log();
+}
+
+TEST(Serve, no_request_can_write_a_line_of_the_log) {
+  const ServerProgram server({});
+  curl("-o /dev/null -H 'x-request-id: a b' '" + server.url() + "/x%0aevil%1b[31m\"quote'");
+  http::TestClient(server.port()).ask("GET /\x1b[31m\xff\x80 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  http::TestClient(server.port()).ask("GET /a;b%0a HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  const std::string log = server.log();
+  EXPECT_EQ(log.find('\x1b'), std::string::npos);
+  EXPECT_EQ(log.find("\nevil"), std::string::npos);
+  EXPECT_NE(log.find(R"(path="/a;b%0a")"), std::string::npos) << log;
+}
+
+TEST(Serve, a_unix_socket_is_for_this_user_alone_and_goes_with_the_program) {
+  const ScratchFolder scratch;
+  const std::string path = (scratch.path() / "idefics.sock").string();
+  ServerProgram server({"--uds", path});
+  EXPECT_EQ(server.url(), "unix:" + path);
+  EXPECT_EQ(curl("--unix-socket " + path + " http://localhost/health").out, R"({"status":"ok"})");
+  EXPECT_EQ(run_command("stat -c %a " + path).out, "600\n");
+  const Outcome second = run({"serve", tiny_cards().string(), "--uds", path});
+  EXPECT_EQ(second.exit_code, 5) << "one that answers is not taken away: " << second.err;
+  server.signal(SIGTERM);
+  EXPECT_EQ(server.wait(10'000), 0);
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST(Serve, tls_by_certificate_files) {
+  const ScratchFolder scratch;
+  const std::string folder = scratch.path().string();
+  const Outcome made = run_command("cd " + folder +
+                                   " && openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem "
+                                   "-days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost 2>&1");
+  ASSERT_EQ(made.exit_code, 0) << made.out;
+  const ServerProgram server({"--ssl-certfile", folder + "/cert.pem", "--ssl-keyfile", folder + "/key.pem"});
+  const std::string url = "https://localhost:" + std::to_string(server.port());
+  EXPECT_EQ(curl("--cacert " + folder + "/cert.pem " + url + "/health").out, R"({"status":"ok"})");
+  const std::string file = scratch.write("body.json", chat_body()).string();
+  const Outcome answer = curl("--cacert " + folder + "/cert.pem " + url +
+                              "/v1/chat/completions -H 'Content-Type: application/json' -d @" + file);
+  EXPECT_NE(answer.out.find("There are three shapes."), std::string::npos) << answer.out << answer.err;
+  EXPECT_NE(curl("--tls-max 1.1 -k " + url + "/health").exit_code, 0);
+  EXPECT_NE(curl("http://localhost:" + std::to_string(server.port()) + "/health").exit_code, 0);
+  EXPECT_EQ(curl("--cacert " + folder + "/cert.pem " + url + "/health").out, R"({"status":"ok"})");
+}
+
+TEST(Serve, a_start_that_fails_says_why_in_one_line) {
+  const ServerProgram server({});
+  const ScratchFolder scratch;
+  const std::string empty = scratch.write("empty", "\n\n").string();
+  const std::string model = tiny_cards().string();
+  const std::vector<std::tuple<std::vector<std::string>, int, std::string>> cases = {
+      {{"serve", model, "--port", std::to_string(server.port())}, 5, "cannot listen on 127.0.0.1:"},
+      {{"serve", "/no/such/model"}, 4, "no such model folder"},
+      {{"serve", model, "--host", "0.0.0.0"}, 2, "--api-key-file"},
+      {{"serve", model, "--host", "::"}, 2, "--api-key-file"},
+      {{"serve", model, "--host", "192.0.2.1", "--api-key", "k"}, 5, "cannot listen on 192.0.2.1"},
+      {{"serve", model, "--host", "no-such-host.invalid", "--api-key", "k"}, 2, "--host is"},
+      {{"serve", model, "--port", "70000"}, 2, "--port is"},
+      {{"serve", model, "--port", "http"}, 2, "--port is"},
+      {{"serve", model, "--max-queue", "0"}, 2, "--max-queue is"},
+      {{"serve", model, "--api-key-file", "/no/such/file"}, 5, "/no/such/file"},
+      {{"serve", model, "--api-key-file", empty}, 2, "holds no key"},
+      {{"serve", model, "--api-key", ""}, 2, "--api-key is empty"},
+      {{"serve", model, "--ssl-certfile", empty}, 2, "give both"},
+      {{"serve", model, "--ssl-certfile", empty, "--ssl-keyfile", empty, "--port", "0"}, 5, "wanted a PEM file"},
+      {{"serve", model, "--allowed-local-media-path", "/no/such/folder"}, 2, "wanted a folder"},
+      {{"serve", model, "--log-format", "xml"}, 2, "--log-format is"},
+      {{"serve", model, "--uds", "/no/such/folder/socket"}, 5, "cannot listen on /no/such/folder"},
+      {{"serve", model, "--uds", std::string(300, 'x')}, 2, "--uds is"},
+      {{"serve", model, "--prot", "1"}, 2, "--port"},
+      {{"serve"}, 2, "MODEL"},
+  };
+  for (const auto& [arguments, code, text] : cases) {
+    const Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.exit_code, code) << outcome.err;
+    EXPECT_NE(outcome.err.find(text), std::string::npos) << outcome.err;
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+    EXPECT_TRUE(outcome.err.starts_with("idefics: error: ")) << outcome.err;
+  }
+}
+
+TEST(Serve, no_url_of_a_picture_makes_it_connect_or_open) {
+  const ServerProgram server({});
+  for (const std::string url :
+       {"http://127.0.0.1:1/x.png", "https://localhost/x.png", "file:///etc/passwd", "ftp://127.0.0.1/x"}) {
+    http::TestClient client(server.port());
+    const http::Reply reply = client.ask(
+        post("/v1/chat/completions",
+             R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":")" + url + "\"}}]}]}"));
+    EXPECT_EQ(reply.status, 400);
+    EXPECT_NE(reply.body.find("image_url_not_allowed"), std::string::npos) << reply.body;
+  }
+  const std::string folder = (tiny_cards() / "samples").string();
+  const ServerProgram open({"--allowed-local-media-path", folder});
+  http::TestClient client(open.port());
+  const http::Reply reply =
+      client.ask(post("/v1/chat/completions",
+                      R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"file://)" +
+                          folder + R"(/06.png"}},{"type":"text","text":")" + kQuestion + "\"}]}]}"),
+                 30'000);
+  EXPECT_EQ(text_of(reply), " There are three shapes.");
+}
+
+}  // namespace
+}  // namespace idefics::e2e

@@ -1,0 +1,37 @@
+// `idefics serve` as a child, on a free port or a unix socket.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "program.h"
+
+namespace idefics::e2e {
+
+class ServerProgram {
+ public:
+  // Waits until its model is loaded; a failed test when it does not come to that.
+  explicit ServerProgram(const std::vector<std::string>& more,
+                         const std::map<std::string, std::string>& environment = {});
+  ServerProgram(const ServerProgram&) = delete;
+  ServerProgram& operator=(const ServerProgram&) = delete;
+  ~ServerProgram();  // kills it if it still runs
+
+  const std::string& url() const { return url_; }
+  int port() const;
+  std::string log() const;
+  void signal(int number) const;
+  // Waits for its end; the exit code, -1 when it had to be killed after `timeout_ms`.
+  int wait(int timeout_ms);
+  long rss_kib() const;
+  int descriptors() const;
+
+ private:
+  ScratchFolder scratch_;
+  pid_t pid_ = -1;
+  std::string url_;
+};
+
+}  // namespace idefics::e2e
