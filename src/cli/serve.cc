@@ -1,7 +1,7 @@
 // idefics serve: the engine behind HTTP.
 #include <fmt/format.h>
 
-#include <climits>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 
@@ -20,6 +20,9 @@ namespace {
 
 constexpr int kDefaultQueue = 64;
 constexpr int kDefaultDrainSeconds = 30;
+// A step over a long prompt of the largest model takes some ten seconds on few CPUs.
+constexpr int kDefaultStallSeconds = 120;
+constexpr int kWatchMs = 1000;
 // For the last words of requests that are cut off at the end of a drain.
 constexpr int kFarewellMs = 1000;
 
@@ -29,7 +32,7 @@ struct Serve {
   std::optional<std::string> host, uds, api_key_file, certificate, key, media_folder, log_format;
   std::vector<std::string> api_keys, names, hosts, origins;
   std::optional<int> port, max_num_seqs, max_queue, max_connections, max_body_bytes;
-  std::optional<int> header_timeout, body_timeout, send_timeout, keep_alive_timeout, drain_timeout;
+  std::optional<int> header_timeout, body_timeout, send_timeout, keep_alive_timeout, drain_timeout, stall_timeout;
   bool no_webui = false;
 };
 
@@ -121,9 +124,21 @@ Engine load_engine(const Serve& options, openai::Log& log) {
   return engine;
 }
 
+// An engine that makes no step for so long will not make another one. Whoever waits is told, and the program ends, so
+// that whoever supervises it starts it again; the engine's own end would wait for its threads.
+[[noreturn]] void give_up(openai::Service& service, http::Server& server) {
+  service.log().error("the engine does not answer any more");
+  service.begin_drain();
+  service.abandon_all();
+  server.wait_idle(kFarewellMs);
+  std::_Exit(exit_code(ErrorCode::kInternal));
+}
+
 // Waits for the signal, then lets what runs come to its end.
-void serve_until_signal(ShutdownSignals& signals, openai::Service& service, http::Server& server, int drain_ms) {
-  while (!signals.wait(INT_MAX)) {
+void serve_until_signal(ShutdownSignals& signals, openai::Service& service, http::Server& server, int drain_ms,
+                        int stall_ms) {
+  while (!signals.wait(kWatchMs)) {
+    if (service.stalled_ms() > stall_ms) give_up(service, server);
   }
   service.begin_drain();
   service.log().info("draining", {{"seconds", std::to_string(drain_ms / 1000)}});
@@ -147,7 +162,8 @@ int run(const Serve& options) {
   service.set_backend(backend);
   signals.expect_waiter();
   service.log().info("ready", {{"model", model_names(options).front()}});
-  serve_until_signal(signals, service, server, 1000 * options.drain_timeout.value_or(kDefaultDrainSeconds));
+  serve_until_signal(signals, service, server, 1000 * options.drain_timeout.value_or(kDefaultDrainSeconds),
+                     1000 * options.stall_timeout.value_or(kDefaultStallSeconds));
   server.stop();
   service.close();
   service.log().info("stopped");
@@ -188,6 +204,8 @@ void describe(Verb& verb, Serve& options) {
   verb.whole("--send-timeout", "Seconds in which a client takes nothing; default 30", 1, 86400, options.send_timeout);
   verb.whole("--keep-alive-timeout", "Seconds between two requests; default 60", 1, 86400, options.keep_alive_timeout);
   verb.whole("--drain-timeout", "Seconds for what runs at SIGTERM; default 30", 0, 86400, options.drain_timeout);
+  verb.whole("--stall-timeout", "Seconds without a step of the engine after which the program ends with 1; default 120",
+             1, 86400, options.stall_timeout);
   verb.group("Answers");
   verb.texts("--served-model-name", "NAME", "Name of the model in requests and answers; default: the folder's",
              options.names);

@@ -143,6 +143,13 @@ class WireExchange : public Exchange {
     wire_->wake();
   }
 
+  void on_silence(int ms, std::function<void()> action) override {
+    if (started_ || gone_) return;
+    silence_end_ = Clock::now() + milliseconds(ms);
+    on_silence_ = std::move(action);
+    wire_->wake();
+  }
+
   void on_gone(std::function<void()> action) override {
     if (gone_) {
       action();
@@ -162,16 +169,24 @@ class WireExchange : public Exchange {
     if (on_gone_) std::exchange(on_gone_, nullptr)();
     wire_->wake();
   }
-  void finish() { on_gone_ = nullptr; }
-  void beat() { append(heartbeat_); }
+  void finish() { on_gone_ = on_silence_ = nullptr; }
+  // It is time that something is said.
+  void speak() {
+    if (started_) {
+      append(heartbeat_);
+    } else if (on_silence_) {
+      std::exchange(on_silence_, nullptr)();
+    }
+  }
   bool ended() const { return ended_; }
   bool gone() const { return gone_; }
   bool closes() const { return close_; }
   int status() const { return status_; }
-  // How long nothing may be sent; nothing: as long as it takes.
-  std::optional<milliseconds> heartbeat_time() const {
-    if (!started_ || heartbeat_.empty()) return std::nullopt;
-    return heartbeat_time_;
+  // When something must be said at the latest, if nothing is until then.
+  std::optional<Clock::time_point> silence_end() const {
+    if (!started_ && on_silence_) return silence_end_;
+    if (started_ && !heartbeat_.empty()) return Clock::now() + heartbeat_time_;
+    return std::nullopt;
   }
 
  private:
@@ -193,7 +208,8 @@ class WireExchange : public Exchange {
   const std::shared_ptr<Wire> wire_;
   Request request_;
   const Limits& limits_;
-  std::function<void()> on_gone_;
+  std::function<void()> on_gone_, on_silence_;
+  Clock::time_point silence_end_;
   std::string heartbeat_;
   milliseconds heartbeat_time_{0};
   int status_ = 0;
@@ -451,9 +467,10 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
       }
       if (exchange->ended() || exchange->gone()) break;
       const auto changed = [&] { return !out.empty() || exchange->ended() || exchange->gone() || eof_ || cut_; };
-      const std::optional<milliseconds> beat = exchange->heartbeat_time();
-      const bool in_time = co_await until(changed, beat ? Clock::now() + *beat : Clock::now() + std::chrono::hours(24));
-      if (!in_time && beat) exchange->beat();
+      const std::optional<Clock::time_point> silence_end = exchange->silence_end();
+      const Clock::time_point deadline = silence_end.value_or(Clock::now() + std::chrono::hours(24));
+      const bool in_time = co_await until(changed, deadline);
+      if (!in_time) exchange->speak();
       sound = !eof_ && !cut_;
       if (eof_ && exchange->ended()) sound = true;  // its last words may still be read
     }

@@ -30,6 +30,8 @@ class Exchange {
   // `close`: the connection is not used again.
   virtual void end_stream(bool close) = 0;
 
+  // Called once when neither respond() nor begin_stream() came within `ms` of this call.
+  virtual void on_silence(int ms, std::function<void()> action) = 0;
   // Called once when the client goes away (or is cut off) before the answer is complete; at once if it is gone already.
   virtual void on_gone(std::function<void()> action) = 0;
   // Runs `action` on the connection's thread, in the order of the calls. Any thread.

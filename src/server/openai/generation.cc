@@ -54,6 +54,12 @@ void Generation::start() {
     // The engine's thread only hands it over.
     self->exchange_->post([self, kept = std::make_shared<Event>(std::move(event))] { self->on_event(*kept); });
   });
+  // The status of an answer is best decided when the prompt is known to be good, but nobody waits in silence for ever.
+  if (request_.stream) {
+    exchange_->on_silence(2 * keep_alive_ms_, [self = shared_from_this()] {
+      if (!self->streaming_) self->begin_stream();
+    });
+  }
   exchange_->on_gone([self = shared_from_this()] {
     self->gone_ = true;
     self->backend_.cancel(self->id_);
@@ -61,6 +67,7 @@ void Generation::start() {
 }
 
 void Generation::on_event(Event& event) {
+  if (ended_already_) return;
   switch (event.type) {
     case Event::Type::kPrompt: return on_prompt(event);
     case Event::Type::kTiles:
@@ -75,7 +82,8 @@ void Generation::on_event(Event& event) {
 // From here on little can be wrong with the request: a refusal before has its own status.
 void Generation::on_prompt(const Event& event) {
   tiles_ = event.usage.tiles;
-  if (request_.stream) begin_stream();
+  if (request_.stream && !streaming_) begin_stream();
+  if (streaming_ && request_.include_progress && tiles_ > 0) send(progress_chunk(head_, 0, tiles_));
 }
 
 void Generation::begin_stream() {
@@ -86,7 +94,6 @@ void Generation::begin_stream() {
                                        {"x-accel-buffering", "no"}}},
                           std::string(kKeepAlive), keep_alive_ms_);
   for (size_t i = 0; head_.chat && i < choices_.size(); ++i) send(role_chunk(head_, static_cast<int>(i)));
-  if (request_.include_progress && tiles_ > 0) send(progress_chunk(head_, 0, tiles_));
 }
 
 void Generation::on_tokens(Event& event) {
@@ -109,16 +116,31 @@ void Generation::on_choice(Event& event) {
 }
 
 void Generation::on_end(Event& event) {
-  GenerationEnd end{event.usage, event.timings, {}, std::nullopt, gone_};
+  GenerationEnd end{event.usage, event.timings, {}, std::nullopt, {}, gone_};
   for (const FinishReason reason : reasons_) {
     if (reason != FinishReason::kCancelled) end.reasons.push_back(reason);
   }
   if (event.error) {
     end.error = error_of(*event.error);
+    if (end.error->status >= 500) end.detail = event.error->what();
     fail(*end.error);
   } else {
     finish(event);
   }
+  end_with(end);
+}
+
+void Generation::abandon(const ApiError& error) {
+  exchange_->post([self = shared_from_this(), error] {
+    if (self->ended_already_) return;
+    self->fail(error);
+    self->end_with(
+        {.usage = {}, .timings = {}, .reasons = {}, .error = error, .detail = error.what(), .gone = self->gone_});
+  });
+}
+
+void Generation::end_with(const GenerationEnd& end) {
+  ended_already_ = true;
   ended_(end);
 }
 

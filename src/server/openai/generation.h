@@ -19,7 +19,8 @@ struct GenerationEnd {
   Timings timings;
   std::vector<FinishReason> reasons;  // of the choices that ended
   std::optional<ApiError> error;
-  bool gone = false;  // the client went away
+  std::string detail;  // of an error of 500 and above: the engine's own words, for the log
+  bool gone = false;   // the client went away
 };
 
 // Threads: start() and everything after it on the exchange's thread.
@@ -32,12 +33,15 @@ class Generation : public std::enable_shared_from_this<Generation> {
 
   // Submits the request. What it says from then on goes to the exchange.
   void start();
-  // Nothing until start() has returned.
+  // 0 until start() has returned.
   RequestId id() const { return id_; }
+  // Gives up on the engine: the client gets `error`, and what the engine may say later is not passed on. Any thread.
+  void abandon(const ApiError& error);
 
  private:
   void on_event(Event& event);
   void on_prompt(const Event& event);
+  void end_with(const GenerationEnd& end);
   void on_tokens(Event& event);
   void on_choice(Event& event);
   void on_end(Event& event);
@@ -54,7 +58,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   const std::function<void(const GenerationEnd&)> ended_;
   AnswerHead head_;
   RequestId id_ = 0;
-  bool streaming_ = false, gone_ = false;
+  bool streaming_ = false, gone_ = false, ended_already_ = false;
   int tiles_ = 0;
   std::vector<ChoiceText> choices_;
   std::vector<FinishReason> reasons_;

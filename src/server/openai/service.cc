@@ -42,18 +42,24 @@ http::Response unavailable_health(std::string_view message) {
 
 http::Response ok() { return json_response(200, {{"status", "ok"}}); }
 
-// What an exception says to the client. Called in a catch block.
-ApiError error_of_current_exception() {
+// What an exception says to the client, and to the log. Called in a catch block.
+ApiError error_of_current_exception(http::Headers& notes) {
+  const auto noted = [&](const ApiError& error, std::string_view detail) {
+    notes.emplace_back("code", error.code);
+    if (!error.param.empty()) notes.emplace_back("param", error.param);
+    if (error.status >= 500) notes.emplace_back("detail", detail);
+    return error;
+  };
   try {
     throw;
   } catch (const ApiError& e) {
-    return e;
+    return noted(e, e.what());
   } catch (const Error& e) {
-    return from_engine(e);
-  } catch (const std::bad_alloc&) {
-    return unavailable("out_of_memory", "there is not enough memory for this request");
-  } catch (const std::exception&) {
-    return from_engine(Error(ErrorCode::kInternal, "unexpected"));
+    return noted(from_engine(e), e.what());
+  } catch (const std::bad_alloc& e) {
+    return noted(unavailable("out_of_memory", "there is not enough memory for this request"), e.what());
+  } catch (const std::exception& e) {
+    return noted(from_engine(Error(ErrorCode::kInternal, e.what())), e.what());
   }
 }
 
@@ -106,13 +112,22 @@ const Service::Route* Service::find_route(std::string_view method, std::string_v
 void Service::set_backend(Backend& backend) { backend_ = &backend; }
 void Service::begin_drain() { draining_ = true; }
 
-void Service::cancel_all() {
-  std::set<RequestId> running;
-  {
-    const std::lock_guard lock(mutex_);
-    running = running_;
+std::vector<std::shared_ptr<Generation>> Service::running() {
+  std::vector<std::shared_ptr<Generation>> all;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [id, generation] : running_) {
+    if (std::shared_ptr<Generation> alive = generation.lock()) all.push_back(std::move(alive));
   }
-  for (const RequestId id : running) backend().cancel(id);
+  return all;
+}
+
+void Service::cancel_all() {
+  for (const auto& generation : running()) backend().cancel(generation->id());
+}
+
+void Service::abandon_all() {
+  const ApiError error = from_engine(Error(ErrorCode::kInternal, "the engine does not answer"));
+  for (const auto& generation : running()) generation->abandon(error);
 }
 
 Backend& Service::backend() const {
@@ -129,9 +144,9 @@ ParseContext Service::context() const {
           .media = {.folder = options_.media_folder}};
 }
 
-bool Service::is_stalled() const {
+double Service::stalled_ms() const {
   const Backend* backend = backend_;
-  return backend != nullptr && backend->stats().since_step_ms > options_.stall_ms;
+  return backend == nullptr ? 0 : backend->stats().since_step_ms;
 }
 
 // ---- Before the body is read ---------------------------------------------------------------------------------------
@@ -202,10 +217,7 @@ void Service::handle(ExchangePtr exchange) {
     const http::Request& request = exchange->request();
     (this->*find_route(request.method, request.path)->action)(exchange);
   } catch (...) {
-    const ApiError error = error_of_current_exception();
-    exchange->request().notes.emplace_back("code", error.code);
-    if (!error.param.empty()) exchange->request().notes.emplace_back("param", error.param);
-    exchange->respond(to_response(error));
+    exchange->respond(to_response(error_of_current_exception(exchange->request().notes)));
   }
 }
 
@@ -231,24 +243,29 @@ void Service::generate(const ExchangePtr& exchange, bool is_chat) {
         notes.emplace_back("prompt_tokens", std::to_string(end.usage.prompt_tokens));
         notes.emplace_back("completion_tokens", std::to_string(end.usage.completion_tokens));
         if (end.error) notes.emplace_back("code", end.error->code);
+        if (!end.detail.empty()) notes.emplace_back("detail", end.detail);
         const std::lock_guard lock(mutex_);
         running_.erase(*id);
       });
   generation->start();
   *id = generation->id();
   const std::lock_guard lock(mutex_);
-  running_.insert(*id);
+  running_[*id] = generation;
 }
 
 void Service::run_aside(const ExchangePtr& exchange, std::function<json::value()> job) {
   const bool accepted = worker_->run([exchange, job = std::move(job)] {
     http::Response response;
+    http::Headers notes;
     try {
       response = json_response(200, job());
     } catch (...) {
-      response = to_response(error_of_current_exception());
+      response = to_response(error_of_current_exception(notes));
     }
-    exchange->post([exchange, response = std::move(response)] { exchange->respond(response); });
+    exchange->post([exchange, response = std::move(response), notes = std::move(notes)] {
+      exchange->request().notes = notes;
+      exchange->respond(response);
+    });
   });
   if (!accepted) throw unavailable("overloaded", "too many requests wait already; try again later");
 }
@@ -313,7 +330,7 @@ void Service::health(const ExchangePtr& exchange) {
 }
 
 void Service::ready(const ExchangePtr& exchange) {
-  if (is_stalled()) return exchange->respond(unavailable_health("The engine does not answer"));
+  if (stalled_ms() > options_.stall_ms) return exchange->respond(unavailable_health("The engine does not answer"));
   health(exchange);
 }
 

@@ -2,15 +2,16 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "server/http/exchange.h"
 #include "server/openai/access.h"
 #include "server/openai/backend.h"
+#include "server/openai/generation.h"
 #include "server/openai/log.h"
 #include "server/openai/metrics.h"
 #include "server/openai/requests.h"
@@ -44,6 +45,10 @@ class Service : public http::Handler {
   void begin_drain();
   // Ends what still runs, with an error for its client.
   void cancel_all();
+  // For how long the engine has made no step while work waits.
+  double stalled_ms() const;
+  // Tells the clients of all that runs that the server failed, without the engine, which does not answer any more.
+  void abandon_all();
   // Ends the service's own thread: behind the end of the server's threads, and before the engine goes.
   void close() { worker_.reset(); }
   Log& log() { return log_; }
@@ -68,7 +73,6 @@ class Service : public http::Handler {
   const Route* find_route(std::string_view method, std::string_view path) const;
   Backend& backend() const;  // ApiError 503 when there is none
   ParseContext context() const;
-  bool is_stalled() const;
 
   void chat(const ExchangePtr& exchange);
   void complete(const ExchangePtr& exchange);
@@ -85,6 +89,7 @@ class Service : public http::Handler {
   void openapi(const ExchangePtr& exchange);
   void page(const ExchangePtr& exchange);
 
+  std::vector<std::shared_ptr<Generation>> running();
   json::object model_json(const std::string& name) const;
   // Runs `job` on the worker and answers with what it returns or throws.
   void run_aside(const ExchangePtr& exchange, std::function<json::value()> job);
@@ -98,7 +103,7 @@ class Service : public http::Handler {
   std::atomic<bool> draining_ = false;
   std::function<int()> connections_;
   std::mutex mutex_;
-  std::set<RequestId> running_;
+  std::map<RequestId, std::weak_ptr<Generation>> running_;
   std::unique_ptr<Worker> worker_;
 };
 

@@ -380,6 +380,35 @@ TEST(Service, an_engine_that_stalls_is_not_ready) {
   EXPECT_EQ(ask(served, get("/health/live")).status, 200);
 }
 
+TEST(Service, when_the_engine_does_not_answer_its_clients_are_told) {
+  const Served served;
+  served.backend->set_script({.hang = true});
+  http::TestClient stream(served.port()), whole(served.port());
+  stream.send(post("/v1/chat/completions", kStream));
+  whole.send(post("/v1/chat/completions", kChat));
+  while (served.backend->submitted() < 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  ASSERT_TRUE(stream.receive(5000)) << "it has begun";
+  served.service->abandon_all();
+  EXPECT_EQ(json::parse(events_of(stream.read().body).back().substr(6)).at("error").at("code"), "internal");
+  expect_error(whole.read(), 500, "server_error", "internal", "");
+  EXPECT_TRUE(served.server->wait_idle(5000));
+}
+
+TEST(Service, a_stream_that_waits_for_long_begins_before_its_prompt_is_ready) {
+  ServiceOptions options;
+  options.keep_alive_ms = 100;
+  const Served served(options);
+  served.backend->set_script({.prompt_delay_ms = 600, .refusal = Error(ErrorCode::kImageInvalid, "image 1: cut off")});
+  const http::Reply late = ask(served, post("/v1/chat/completions", kStream));
+  EXPECT_EQ(late.status, 200);
+  EXPECT_NE(late.body.find(": keep-alive\n\n"), std::string::npos) << late.body;
+  EXPECT_EQ(json::parse(events_of(late.body).back().substr(6)).at("error").at("code"), "image_invalid");
+  served.backend->set_script({.prompt_delay_ms = 600});
+  const http::Reply whole = ask(served, post("/v1/chat/completions", kStream));
+  EXPECT_EQ(chunks_of(whole.body).size(), 5u) << whole.body;
+  EXPECT_EQ(ask(served, post("/v1/chat/completions", kChat)).status, 200);
+}
+
 TEST(Service, a_drain_lets_answers_end_and_cuts_the_rest_with_an_error) {
   Served served;
   served.backend->set_script({.piece_delay_ms = 100});
