@@ -37,7 +37,7 @@ struct EngineOptions {
                                                         // one of max_model_len
   bool enable_prefix_caching = true;                    // prompts that begin alike are computed once, pictures included
   size_t vision_cache_bytes = size_t{128} << 20;  // features of tiles that are kept after their request is through
-  size_t pixel_cache_bytes = size_t{32} << 20;    // tiles that wait for the vision tower; beyond it pictures are
+  size_t pixel_cache_bytes = size_t{16} << 20;    // tiles that wait for the vision tower; beyond it pictures are
                                                   // decoded again when their turn comes
   bool speculative = true;                        // tokens that repeat the text so far are guessed and verified
   bool allow_nonfinite = false;                   // load weights with NaN or Inf; Engine::nonfinite names them

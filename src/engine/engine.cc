@@ -6,6 +6,7 @@
 
 #include "engine/engine_parts.h"
 #include "engine/event_stream.h"
+#include "engine/failures.h"
 #include "engine/network_loading.h"
 #include "image/tiles.h"
 
@@ -66,7 +67,7 @@ Engine::Parts::Parts(const std::filesystem::path& folder, const EngineOptions& w
       pixels(options.pixel_cache_bytes),
       open(std::make_shared<OpenRequests>()),
       loop(options, *network, processor, pool, *open, runner),
-      preparation(processor, options, *open, pixels, [this](std::shared_ptr<Job> job) { loop.post(std::move(job)); }) {}
+      preparation(processor, options, *open, pixels, [this](const std::shared_ptr<Job>& job) { loop.post(job); }) {}
 
 Engine::Engine(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Engine::Engine(Engine&&) noexcept = default;
@@ -86,8 +87,12 @@ RequestId Engine::submit(Request request, EventSink sink) {
     parts_->open->end(*job,
                       Error(ErrorCode::kOverloaded,
                             fmt::format("engine: {} requests wait already; try again later", options.max_waiting)));
-  } else {
-    parts_->preparation.post(std::move(job));
+    return id;
+  }
+  try {
+    parts_->preparation.post(job);
+  } catch (...) {
+    parts_->open->end(*job, current_error());
   }
   return id;
 }

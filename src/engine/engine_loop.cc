@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "engine/failures.h"
 #include "engine/logprobs.h"
 
 namespace idefics {
@@ -26,20 +27,6 @@ SchedulerOptions scheduler_options(const EngineOptions& options, const Network& 
 // A seed of its own for every choice; the first one's is the request's.
 uint64_t choice_seed(uint64_t seed, int choice) { return seed + static_cast<uint64_t>(choice) * 0xd1342543de82ef95u; }
 
-Error cancelled_error() { return Error(ErrorCode::kCancelled, "the request was cancelled"); }
-
-Error as_error(const std::exception_ptr& failure) {
-  try {
-    std::rethrow_exception(failure);
-  } catch (const Error& e) {
-    return e;
-  } catch (const std::bad_alloc&) {
-    return Error(ErrorCode::kOutOfMemory, "request: out of memory; try again later");
-  } catch (const std::exception& e) {
-    return Error(ErrorCode::kInternal, fmt::format("request: {}", e.what()));
-  }
-}
-
 }  // namespace
 
 bool writes_special_tokens(const Processor& processor) {
@@ -55,8 +42,8 @@ EngineLoop::EngineLoop(const EngineOptions& options, const Network& network, con
       pool_(pool),
       open_(open),
       runner_(runner),
-      scheduler_(scheduler_options(options, network),
-                 [&runner](const TileKey& key) { return runner.vision().find_and_pin(key); }),
+      scheduler_options_(scheduler_options(options, network)),
+      scheduler_(make_scheduler()),
       scratch_(network.config().text_config.vocab_size),
       skip_special_tokens_(!writes_special_tokens(processor)),
       thread_([this] { run(); }) {}
@@ -82,26 +69,32 @@ void EngineLoop::run() {
   while (take_arrivals()) {
     try {
       end_cancelled();
-      if (!broken_ && scheduler_.has_work()) step();
+      if (scheduler_->has_work()) step();
     } catch (...) {
-      break_down(as_error(std::current_exception()));
+      start_over(current_error());
     }
     retired_.clear();
   }
-  if (!broken_) {
-    for (const auto& [id, request] : active_) request->job->cancelled = true;
-    end_cancelled();
-  }
+  for (const auto& [id, request] : active_) request->job->cancelled = true;
+  end_cancelled();
 }
 
-// A fault between the steps, where nobody can say what is whole: every request ends, and later ones are refused.
-void EngineLoop::break_down(const Error& error) {
-  broken_ = error;
-  std::vector<std::shared_ptr<Job>> jobs;
-  for (const auto& [id, request] : active_) jobs.push_back(request->job);
-  active_.clear();
+// A fault between the steps, where nobody can say what is whole: every request ends, and the engine begins anew with
+// empty caches.
+void EngineLoop::start_over(const Error& error) {
   sequences_.clear();
-  for (const auto& job : jobs) open_.end(*job, error);
+  while (!active_.empty()) {
+    const std::shared_ptr<Job> job = active_.begin()->second->job;
+    active_.erase(active_.begin());
+    open_.end(*job, error);
+  }
+  runner_.vision().clear();
+  scheduler_ = make_scheduler();
+}
+
+std::unique_ptr<Scheduler> EngineLoop::make_scheduler() {
+  return std::make_unique<Scheduler>(scheduler_options_,
+                                     [this](const TileKey& key) { return runner_.vision().find_and_pin(key); });
 }
 
 // Waits while there is nothing to do; false when the engine is to stop.
@@ -109,7 +102,7 @@ bool EngineLoop::take_arrivals() {
   std::vector<std::shared_ptr<Job>> arrivals;
   {
     std::unique_lock lock(inbox_mutex_);
-    if (broken_ || !scheduler_.has_work()) {
+    if (!scheduler_->has_work()) {
       publish_stats(0);
       wake_.wait(lock, [&] { return stop_ || !inbox_.empty(); });
     }
@@ -127,7 +120,6 @@ void EngineLoop::start(std::shared_ptr<Job> job) {
   Job& j = *job;
   try {
     if (j.cancelled) throw cancelled_error();
-    if (broken_) throw *broken_;
     auto request = std::make_unique<ActiveRequest>(std::move(job));
     const SamplingParams& sampling = j.request.sampling;
     auto sequence = std::make_unique<ActiveSequence>(
@@ -136,7 +128,7 @@ void EngineLoop::start(std::shared_ptr<Job> job) {
                    sampling.stop, j.request.include_stop_str_in_output));
     sequence->tokens = j.prompt.ids;
     sequence->keys = j.keys;
-    const auto [id, max_new] = scheduler_.submit(
+    const auto [id, max_new] = scheduler_->submit(
         {.num_prompt_tokens = j.usage.prompt_tokens,
          .max_new_tokens = sampling.max_tokens > 0 ? sampling.max_tokens : std::numeric_limits<int32_t>::max(),
          .tiles = j.tiles,
@@ -148,7 +140,7 @@ void EngineLoop::start(std::shared_ptr<Job> job) {
     sequences_.emplace(id, std::move(sequence));
     active_.emplace(j.id, std::move(request));
   } catch (...) {
-    open_.end(j, as_error(std::current_exception()));
+    open_.end(j, current_error());
     return;
   }
   stats_.prompt_tokens += j.usage.prompt_tokens;
@@ -169,7 +161,7 @@ void EngineLoop::end_cancelled() {
 
 void EngineLoop::step() {
   const Stopwatch clock;
-  const StepPlan& plan = scheduler_.plan();
+  const StepPlan& plan = scheduler_->plan();
   stats_.plan_ms += clock.ms();
   run_step(plan);
   ++stats_.steps;
@@ -187,7 +179,7 @@ void EngineLoop::run_step(const StepPlan& plan) {
   sample(plan);
   encode_tiles(plan);
   const Stopwatch clock;
-  scheduler_.commit(outcome_);
+  scheduler_->commit(outcome_);
   stats_.plan_ms += clock.ms();
   report_tiles();
 }
@@ -206,10 +198,10 @@ bool EngineLoop::try_rows(const StepPlan& plan) {
     report_prompt_logprobs(plan);
     failed_before_ = false;
   } catch (...) {
-    const Error error = as_error(std::current_exception());
+    const Error error = current_error();
     std::vector<SequenceId> taking_part;
     for (const StepPlan::Rows& rows : plan.rows) taking_part.push_back(rows.sequence);
-    scheduler_.abandon();
+    scheduler_->abandon();
     for (const SequenceId id : taking_part) {
       const auto it = sequences_.find(id);
       if (failed_before_ && it != sequences_.end()) end(*it->second->request, error);
@@ -295,26 +287,38 @@ void EngineLoop::sample_group(std::span<const StepPlan::Rows> group) {
 
 void EngineLoop::sample_sequence(const StepPlan::Rows& rows, Matrix<float> logits) {
   ActiveSequence& sequence = *sequences_.at(rows.sequence);
-  ActiveRequest& request = *sequence.request;
-  try {
-    if (!request.answered && request.job->request.n > 1)
-      fork_choices(sequence, {logits.row(0), static_cast<size_t>(logits.cols())});
-    else
-      choose_tokens(sequence, rows.num_drafts, logits);
-  } catch (...) {
-    end(request, as_error(std::current_exception()));
+  const std::shared_ptr<Job> job = sequence.request->job;
+  if (!sequence.request->answered && job->request.n > 1) {
+    const std::vector<ActiveSequence*> choices = fork_choices(sequence);
+    const std::vector<float> shared(logits.row(0), logits.row(0) + logits.cols());
+    for (ActiveSequence* choice : choices) {
+      std::ranges::copy(shared, logits.row(0));
+      if (!try_tokens(*choice, 0, logits)) return;
+    }
+  } else {
+    try_tokens(sequence, rows.num_drafts, logits);
   }
 }
 
-// The prompt of several choices is through: from here each goes its own way.
-void EngineLoop::fork_choices(ActiveSequence& parent, std::span<const float> logits) {
+// What fails here ends this request; false when it did.
+bool EngineLoop::try_tokens(ActiveSequence& sequence, int num_drafts, Matrix<float> logits) {
+  ActiveRequest& request = *sequence.request;
+  try {
+    choose_tokens(sequence, num_drafts, logits);
+    return true;
+  } catch (...) {
+    end(request, current_error());
+    return false;
+  }
+}
+
+// The prompt of several choices is through: from here each goes its own way. What fails here leaves the scheduler with
+// sequences that nobody knows, and is a fault of the engine.
+std::vector<ActiveSequence*> EngineLoop::fork_choices(ActiveSequence& parent) {
   ActiveRequest& request = *parent.request;
   const Job& job = *request.job;
-  const int n = job.request.n;
-  raw_logits_.assign(logits.begin(), logits.end());
   std::vector<ActiveSequence*> choices{&parent};
-  for (const SequenceId id : scheduler_.fork(parent.id, n - 1)) {
-    request.sequences.push_back(id);
+  for (const SequenceId id : scheduler_->fork(parent.id, job.request.n - 1)) {
     const auto choice = static_cast<int>(choices.size());
     auto child = std::make_unique<ActiveSequence>(
         request, choice, Sampler(job.request.sampling, job.stop_ids, choice_seed(job.seed, choice), scratch_),
@@ -325,13 +329,10 @@ void EngineLoop::fork_choices(ActiveSequence& parent, std::span<const float> log
     child->tokens = parent.tokens;
     child->keys = parent.keys;
     choices.push_back(child.get());
+    request.sequences.push_back(id);
     sequences_.emplace(id, std::move(child));
   }
-  std::vector<float> own(raw_logits_.size());
-  for (ActiveSequence* choice : choices) {
-    own = raw_logits_;
-    choose_tokens(*choice, 0, Matrix<float>(own.data(), 1, std::ssize(own)));
-  }
+  return choices;
 }
 
 // Takes tokens as long as the guesses turn out right, tells of them, and makes the next guess.
@@ -406,7 +407,7 @@ void EngineLoop::encode_tiles(const StepPlan& plan) {
       ++stats_.tiles_encoded;
       job.timings.vision_ms += clock.ms();
     } catch (...) {
-      end(request, as_error(std::current_exception()));
+      end(request, current_error());
     }
   }
 }
@@ -433,7 +434,7 @@ void EngineLoop::report_tiles() {
 void EngineLoop::finish_choice(ActiveSequence& sequence, FinishReason reason) {
   ActiveRequest& request = *sequence.request;
   const SequenceId id = sequence.id;
-  if (reason == FinishReason::kCancelled) scheduler_.cancel(id);  // otherwise commit() takes it away
+  if (reason == FinishReason::kCancelled) scheduler_->cancel(id);  // otherwise commit() takes it away
   stats_.finished_stop += reason == FinishReason::kStop;
   stats_.finished_length += reason == FinishReason::kLength;
   request.job->sink({.type = Event::Type::kChoice,
@@ -447,13 +448,14 @@ void EngineLoop::finish_choice(ActiveSequence& sequence, FinishReason reason) {
 // The outcome of the step still refers to the keys of a sequence that ended in it.
 void EngineLoop::retire(SequenceId id) {
   const auto it = sequences_.find(id);
+  if (it == sequences_.end()) return;
   retired_.push_back(std::move(it->second));
   sequences_.erase(it);
 }
 
 void EngineLoop::end(ActiveRequest& request, std::optional<Error> error) {
   for (const SequenceId id : request.sequences) {
-    scheduler_.cancel(id);
+    scheduler_->cancel(id);
     retire(id);
   }
   const std::shared_ptr<Job> job = request.job;
@@ -469,15 +471,15 @@ void EngineLoop::end(ActiveRequest& request, std::optional<Error> error) {
 
 void EngineLoop::publish_stats(double step_ms) {
   stats_.step_ms += step_ms;
-  stats_.running = scheduler_.num_running();
-  stats_.pages = scheduler_.options().num_pages;
-  stats_.pages_used = stats_.pages - scheduler_.pages().num_available();
-  stats_.preemptions = scheduler_.counters().preemptions;
+  stats_.running = scheduler_->num_running();
+  stats_.pages = scheduler_->options().num_pages;
+  stats_.pages_used = stats_.pages - scheduler_->pages().num_available();
+  stats_.preemptions = scheduler_->counters().preemptions;
   const std::lock_guard lock(stats_mutex_);
   published_ = stats_;
   started_ = 0;
   for (const auto& [id, request] : active_) started_ += request->started;
-  busy_ = scheduler_.has_work();
+  busy_ = scheduler_->has_work();
   last_step_ = std::chrono::steady_clock::now();
 }
 

@@ -54,7 +54,8 @@ class EngineLoop {
   void sample(const StepPlan& plan);
   void sample_group(std::span<const StepPlan::Rows> group);
   void sample_sequence(const StepPlan::Rows& rows, Matrix<float> logits);
-  void fork_choices(ActiveSequence& parent, std::span<const float> logits);
+  bool try_tokens(ActiveSequence& sequence, int num_drafts, Matrix<float> logits);
+  std::vector<ActiveSequence*> fork_choices(ActiveSequence& parent);
   void choose_tokens(ActiveSequence& sequence, int num_drafts, Matrix<float> logits);
   bool accept(ActiveSequence& sequence, int32_t id, Event& event);
   void report_prompt_logprobs(const StepPlan& plan);
@@ -64,7 +65,8 @@ class EngineLoop {
   void finish_choice(ActiveSequence& sequence, FinishReason reason);
   void retire(SequenceId id);
   void end(ActiveRequest& request, std::optional<Error> error);
-  void break_down(const Error& error);
+  void start_over(const Error& error);
+  std::unique_ptr<Scheduler> make_scheduler();
   void publish_stats(double step_ms);
 
   const EngineOptions& options_;
@@ -72,7 +74,8 @@ class EngineLoop {
   ThreadPool& pool_;
   OpenRequests& open_;
   StepRunner& runner_;
-  Scheduler scheduler_;
+  const SchedulerOptions scheduler_options_;
+  std::unique_ptr<Scheduler> scheduler_;
   SamplerScratch scratch_;
   const bool skip_special_tokens_;
 
@@ -82,9 +85,8 @@ class EngineLoop {
   StepOutcome outcome_;
   std::vector<RowTokens> row_tokens_;
   std::vector<int32_t> logit_rows_;
-  std::vector<float> raw_logits_;  // [V] of a sequence that is about to be forked
+  std::vector<float> raw_logits_;  // [V] before the sampler, for log probabilities
   bool failed_before_ = false;     // the last step
-  std::optional<Error> broken_;    // the engine computes no more
   EngineStats stats_;              // this thread's copy
 
   std::mutex inbox_mutex_;

@@ -5,7 +5,10 @@ namespace idefics {
 void EventStream::State::push(Event&& event) {
   {
     const std::lock_guard lock(mutex);
-    events.push_back(std::move(event));
+    if (event.type == Event::Type::kEnd)
+      end = std::move(event);
+    else
+      events.push_back(std::move(event));
   }
   wake.notify_one();
 }
@@ -29,15 +32,18 @@ RequestId EventStream::id() const { return state_->id; }
 std::optional<Event> EventStream::next(int timeout_ms) {
   std::unique_lock lock(state_->mutex);
   if (state_->ended) return std::nullopt;
-  const auto ready = [&] { return !state_->events.empty(); };
+  const auto ready = [&] { return !state_->events.empty() || state_->end; };
   if (timeout_ms < 0) {
     state_->wake.wait(lock, ready);
   } else if (!state_->wake.wait_for(lock, std::chrono::milliseconds(timeout_ms), ready)) {
     return std::nullopt;
   }
+  if (state_->events.empty()) {
+    state_->ended = true;
+    return std::move(state_->end);
+  }
   Event event = std::move(state_->events.front());
   state_->events.pop_front();
-  state_->ended = event.type == Event::Type::kEnd;
   return event;
 }
 

@@ -15,7 +15,8 @@ struct EventStream::State {
   std::mutex mutex;
   std::condition_variable wake;
   std::deque<Event> events;
-  bool ended = false;  // kEnd was given out
+  std::optional<Event> end;  // kEnd: there is room for it even when memory has run out
+  bool ended = false;        // kEnd was given out
   RequestId id = 0;
   std::weak_ptr<OpenRequests> open;  // the engine may go first
 };

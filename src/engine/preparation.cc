@@ -7,6 +7,7 @@
 #include <new>
 #include <random>
 
+#include "engine/failures.h"
 #include "engine/sampler.h"
 
 namespace idefics {
@@ -52,8 +53,6 @@ std::vector<TileKey> tile_keys(std::string_view salt, const PromptImage& image, 
   return keys;
 }
 
-Error cancelled_error() { return Error(ErrorCode::kCancelled, "the request was cancelled"); }
-
 }  // namespace
 
 Preparation::Preparation(const Processor& processor, const EngineOptions& options, OpenRequests& open,
@@ -94,21 +93,12 @@ void Preparation::run() {
       job = std::move(queue_.front());
       queue_.pop_front();
     }
-    std::optional<Error> error;
     try {
       if (job->cancelled) throw cancelled_error();
       prepare(*job, pool);
-    } catch (const Error& e) {
-      error = e;
-    } catch (const std::bad_alloc&) {
-      error = Error(ErrorCode::kOutOfMemory, "request: out of memory while its prompt was made; try again later");
-    } catch (const std::exception& e) {
-      error = Error(ErrorCode::kInternal, fmt::format("request: {} while its prompt was made", e.what()));
-    }
-    if (error) {
-      open_.end(*job, std::move(error));
-    } else {
-      deliver_(std::move(job));
+      deliver_(job);
+    } catch (...) {
+      open_.end(*job, current_error());
     }
   }
 }

@@ -16,7 +16,7 @@ namespace idefics {
 // decoded while another one is encoded. It has threads of its own for pictures, which sleep otherwise.
 class Preparation {
  public:
-  using Deliver = std::function<void(std::shared_ptr<Job>)>;
+  using Deliver = std::function<void(const std::shared_ptr<Job>&)>;
 
   // `deliver` gets each job that was prepared; what is refused, failed or was cancelled is ended here.
   Preparation(const Processor& processor, const EngineOptions& options, OpenRequests& open, PixelBudget& pixels,

@@ -38,6 +38,11 @@ void VisionCache::unpin(const TileKey& key) {
   }
 }
 
+void VisionCache::clear() {
+  entries_.clear();
+  unpinned_.clear();
+}
+
 void VisionCache::drop(const TileKey& key) {
   const auto it = entries_.find(key);
   IDEFICS_CHECK(it != entries_.end() && it->second.pinned);

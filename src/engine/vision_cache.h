@@ -28,6 +28,8 @@ class VisionCache {
   // Takes a pinned entry away whose features could not be computed.
   void drop(const TileKey& key);
 
+  void clear();
+
   bool contains(const TileKey& key) const { return entries_.contains(key); }
   // REQUIRES: there is one.
   std::span<const float> features(const TileKey& key) const { return entries_.at(key).features; }
