@@ -216,6 +216,23 @@ class WireExchange : public Exchange {
   bool started_ = false, ended_ = false, gone_ = false, chunked_ = false, close_ = false;
 };
 
+// The end of an answer, also when the server stops in the middle of it: what is registered with the exchange refers
+// back to it, and would keep both for ever.
+class AnswerScope {
+ public:
+  AnswerScope(Shared& shared, WireExchange& exchange) : shared_(shared), exchange_(exchange) { shared_.enter(); }
+  AnswerScope(const AnswerScope&) = delete;
+  AnswerScope& operator=(const AnswerScope&) = delete;
+  ~AnswerScope() {
+    exchange_.finish();
+    shared_.leave();
+  }
+
+ private:
+  Shared& shared_;
+  WireExchange& exchange_;
+};
+
 // Reads and writes are callbacks that note what they did and wake the one coroutine, which waits for nothing but its
 // timer: so every wait has its deadline, and a client that goes away is seen whatever the coroutine is doing.
 template <typename Stream>
@@ -456,7 +473,7 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
 
   asio::awaitable<bool> answer(Request request, Clock::time_point start) {
     const auto exchange = std::make_shared<WireExchange>(this->shared_from_this(), std::move(request), limits());
-    shared_.enter();
+    const AnswerScope scope(shared_, *exchange);
     shared_.handler.handle(exchange);
     bool sound = true;
     while (sound) {
@@ -475,9 +492,7 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
       if (eof_ && exchange->ended()) sound = true;  // its last words may still be read
     }
     exchange->leave();
-    exchange->finish();
     note(*exchange, start);
-    shared_.leave();
     const bool reusable = sound && exchange->ended() && !exchange->closes();
     if (sound && !reusable) co_await linger();
     co_return reusable;
