@@ -1,7 +1,7 @@
 // The only file that knows Boost.Beast.
 //
-// One of its assertions is wrong: a first chunk of "0\r\n" that comes alone is shorter than it believes possible. What it
-// does then is right, so its assertions are off in every build, here alone.
+// One of its assertions is wrong: a first chunk of "0\r\n" that comes alone is shorter than it believes possible. What
+// it does then is right, so its assertions are off in every build, here alone.
 #define BOOST_DISABLE_ASSERTS
 #include "server/http/request_parser.h"
 
