@@ -88,12 +88,13 @@ struct TextAndVisionContext {
 
 // A prompt to be answered: messages through the chat template, or text as it is.
 struct TextGenerationRequest {
-  std::string request_id;
-  std::vector<Message> messages;
-  std::optional<std::string> prompt;  // instead of messages: trusted text, each "<image>" is the place of a picture
-  std::vector<std::string> images;    // the pictures of `prompt`: encoded files
-  PromptOptions options;
-  SamplingParams sampling_params;
+  std::string request_id = {};
+  std::vector<Message> messages = {};
+  std::optional<std::string> prompt =
+      std::nullopt;                      // instead of messages: trusted text, each "<image>" is the place of a picture
+  std::vector<std::string> images = {};  // the pictures of `prompt`: encoded files
+  PromptOptions options = {};
+  SamplingParams sampling_params = {};
 };
 
 // Prompts become contexts.

@@ -57,10 +57,11 @@ class PagedKVCacheManager {
   // Makes a sequence known; it has no pages yet.   Errors: its request_id is taken.
   void claim(const TextAndVisionContext& context);
   bool contains(const TextAndVisionContext& context) const;
-  // Gives the sequence pages for its processed and active tokens. Takes none when there are too few: kOutOfMemory.
-  void alloc(const TextAndVisionContext& context);
-  // The pages of a batch. cache_lengths are the processed lengths.   Errors: a sequence is unknown or has too few
-  // pages.
+  // Gives the sequence pages for `num_steps` steps: its processed and active tokens, and one more token for each
+  // further step. Takes none when there are too few: kOutOfMemory.
+  void alloc(const TextAndVisionContext& context, int num_steps = 1);
+  // All pages of the sequences of a batch. cache_lengths are the processed lengths.   Errors: a sequence is unknown or
+  // has too few pages.
   KVCacheInputs runtime_inputs(const Batch& batch) const;
   // Takes the pages back and forgets the sequence.
   void release(const TextAndVisionContext& context);

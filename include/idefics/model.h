@@ -89,8 +89,8 @@ struct ModelOutputs {
 // More of load().
 struct ModelOptions {
   ReturnHiddenStates return_hidden_states = ReturnHiddenStates::kNone;
-  std::vector<int> hidden_state_layers;  // of kSelectedLayers: 0 .. L; empty: all L + 1
-  bool allow_nonfinite = false;          // load weights with NaN or Inf
+  std::vector<int> hidden_state_layers = {};  // of kSelectedLayers: 0 .. L; empty: all L + 1
+  bool allow_nonfinite = false;               // load weights with NaN or Inf
 };
 
 // The name of a tensor in a file -> its name in transformers ("model.text_model.norm.weight"). Empty: not needed.

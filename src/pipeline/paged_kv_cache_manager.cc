@@ -57,8 +57,8 @@ struct PagedKVCacheManager::Parts {
     if (found == pages.end()) fail(context, "the cache does not know it; claim it first");
     return found->second;
   }
-  size_t pages_needed(const TextAndVisionContext& context) const {
-    const int64_t total = context.tokens.processed_length() + context.tokens.active_length();
+  size_t pages_needed(const TextAndVisionContext& context, int64_t num_steps) const {
+    const int64_t total = int64_t{context.tokens.processed_length()} + context.tokens.active_length() + num_steps - 1;
     return static_cast<size_t>((total + cache->shape().page_size - 1) / cache->shape().page_size);
   }
 
@@ -82,9 +82,10 @@ bool PagedKVCacheManager::contains(const TextAndVisionContext& context) const {
   return parts_->pages.contains(context.request_id);
 }
 
-void PagedKVCacheManager::alloc(const TextAndVisionContext& context) {
+void PagedKVCacheManager::alloc(const TextAndVisionContext& context, int num_steps) {
+  if (num_steps < 1) fail(context, "alloc: num_steps must be 1 or more");
   std::vector<PageId>& pages = parts_->pages_of(context);
-  const size_t needed = parts_->pages_needed(context);
+  const size_t needed = parts_->pages_needed(context, num_steps);
   if (needed <= pages.size()) return;
   const size_t missing = needed - pages.size();
   if (missing > parts_->free.size()) {
@@ -105,11 +106,10 @@ KVCacheInputs PagedKVCacheManager::runtime_inputs(const Batch& batch) const {
   size_t width = 1;
   uint32_t most_active = 0, most_total = 0;
   for (const TextAndVisionContext* context : batch) {
-    const size_t needed = parts_->pages_needed(*context);
-    if (parts_->pages_of(*context).size() < needed)
-      fail(*context, "it has too few pages; alloc comes before each step");
+    const size_t pages = parts_->pages_of(*context).size();
+    if (pages < parts_->pages_needed(*context, 1)) fail(*context, "it has too few pages; alloc comes before each step");
     const auto active = static_cast<uint32_t>(context->tokens.active_length());
-    width = std::max(width, needed);
+    width = std::max(width, pages);
     most_active = std::max(most_active, active);
     most_total = std::max(most_total, active + static_cast<uint32_t>(context->tokens.processed_length()));
   }
@@ -118,8 +118,7 @@ KVCacheInputs PagedKVCacheManager::runtime_inputs(const Batch& batch) const {
   for (size_t i = 0; i < batch.size(); ++i) {
     lengths.as_mutable<uint32_t>()[i] = static_cast<uint32_t>(batch[i]->tokens.processed_length());
     const std::vector<PageId>& pages = parts_->pages_of(*batch[i]);
-    std::copy_n(pages.begin(), parts_->pages_needed(*batch[i]),
-                table.as_mutable<uint32_t>().subspan(i * width).begin());
+    std::copy(pages.begin(), pages.end(), table.as_mutable<uint32_t>().subspan(i * width).begin());
   }
   const KvCache::Shape& s = parts_->cache->shape();
   const int64_t blocks = s.page_size / kernels::kBlock, elements = KvCache::page_bytes(s) / dtype_bytes(s.dtype),
