@@ -1,5 +1,7 @@
 #include "model/kv_cache.h"
 
+#include <cstring>
+
 namespace idefics {
 
 namespace {
@@ -32,6 +34,12 @@ KvCache::KvCache(const Shape& shape, int64_t num_pages)
 KvCache::KvCache(const Shape& shape, int64_t num_pages, std::byte* pages)
     : shape_(shape), num_pages_(num_pages), base_(pages) {
   IDEFICS_CHECK(shape.page_size % kernels::kBlock == 0 && pages != nullptr);
+}
+
+void KvCache::copy_page(PageId from, PageId to) {
+  IDEFICS_CHECK(from >= 0 && from < num_pages_ && to >= 0 && to < num_pages_ && from != to);
+  const int64_t bytes = page_bytes(shape_);
+  std::memcpy(base_ + to * bytes, base_ + from * bytes, static_cast<size_t>(bytes));
 }
 
 ops::KvBlocks KvCache::blocks(Arena& arena, int layer, std::span<const PageId> pages) const {

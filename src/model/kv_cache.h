@@ -32,6 +32,8 @@ class KvCache {
   size_t bytes() const { return memory_.size(); }
   std::byte* data() { return base_; }
 
+  void copy_page(PageId from, PageId to);
+
   // The blocks of one layer of a sequence that owns `pages`, in order. The pointer tables come from the arena.
   ops::KvBlocks blocks(Arena& arena, int layer, std::span<const PageId> pages) const;
   // Takes from a measuring arena what blocks() takes for `num_pages` pages.
