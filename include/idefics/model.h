@@ -33,7 +33,7 @@
 namespace idefics {
 
 // What models compute on: threads, and the instructions of a CPU level (IDEFICS_KERNELS, or the best there is). Copies
-// share it. Models of one session must not run at the same time.
+// share it. Models of one session take turns.
 class InferenceSession {
  public:
   explicit InferenceSession(int num_threads = 0);  // 0: the CPUs this process may use
@@ -48,7 +48,7 @@ class InferenceSession {
 };
 
 // Tensors in, tensors out: the vision model or the language model of an Idefics3Model, to be called on its own. Copies
-// share weights and scratch memory. Threads: one caller at a time.
+// share weights and scratch memory.
 class Model {
  public:
   // Inputs and outputs of the two:
@@ -96,7 +96,7 @@ struct ModelOptions {
 // The name of a tensor in a file -> its name in transformers ("model.text_model.norm.weight"). Empty: not needed.
 using WeightsAdapter = std::function<std::string(std::string_view)>;
 
-// Threads: one caller at a time.
+// Threads: may be called from several at once; steps of one session take turns. Two steps must not write the same pages.
 class Idefics3Model {
  public:
   using ModelConfig = Idefics3Config;  // model_config_cls of the reference

@@ -136,6 +136,7 @@ KVCacheInputs after_step(const KVCacheInputs& before, std::span<const uint32_t> 
 }  // namespace
 
 std::vector<Tensor> Model::execute(std::span<const Tensor> inputs) const {
+  const std::lock_guard turn(parts_->state->session.parts()->running);
   return parts_->kind == ModelKind::kVision ? run_vision_model(*parts_->state, inputs)
                                             : run_language_model(*parts_->state, inputs);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 
 #include "base/thread_pool.h"
 #include "idefics/model.h"
@@ -13,6 +14,7 @@ struct InferenceSession::Parts {
   explicit Parts(int num_threads);
   const kernels::Table& kernels;
   ThreadPool pool;
+  std::mutex running;  // held by the model that computes
 };
 
 // Shared by the vision model and the language model of one session. Scratch memory grows to what the largest step took.
