@@ -23,11 +23,14 @@ class KvCache {
     int page_size;  // tokens, a multiple of 64
   };
   KvCache(const Shape& shape, int64_t num_pages);
+  // The same over `num_pages` pages of somebody else, aligned to an element.
+  KvCache(const Shape& shape, int64_t num_pages, std::byte* pages);
 
   const Shape& shape() const { return shape_; }
   int64_t num_pages() const { return num_pages_; }
   static int64_t page_bytes(const Shape& shape);
   size_t bytes() const { return memory_.size(); }
+  std::byte* data() { return base_; }
 
   void copy_page(PageId from, PageId to);
 
@@ -39,7 +42,8 @@ class KvCache {
  private:
   Shape shape_;
   int64_t num_pages_;
-  Buffer memory_;
+  Buffer memory_;  // empty when the pages are borrowed
+  std::byte* base_;
 };
 
 }  // namespace idefics

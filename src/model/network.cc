@@ -128,6 +128,11 @@ void Network::logits(const Exec& exec, Matrix<const float> x, std::span<const in
   run_head(exec, config_.text_config, text_, x, rows, logits, probe);
 }
 
+void Network::normalize(const Exec& exec, Matrix<const float> x, Matrix<float> y) const {
+  ops::rms_norm(exec, x, text_.norm, static_cast<float>(config_.text_config.rms_norm_eps),
+                Activation(y.data(), Element::kF32, y.rows(), y.cols(), y.stride()));
+}
+
 size_t Network::scratch_bytes(const Idefics3Config& config, Element dtype, int64_t max_rows, int64_t max_pages,
                               int64_t max_logit_rows) {
   const Idefics3VisionConfig& v = config.vision_config;

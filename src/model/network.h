@@ -48,6 +48,9 @@ class Network {
   void logits(const Exec& exec, Matrix<const float> x, std::span<const int32_t> rows, Matrix<float> logits,
               const Probe& probe = {}) const;
 
+  // y = the final norm of x, which the head applies by itself.   x, y [R, E]
+  void normalize(const Exec& exec, Matrix<const float> x, Matrix<float> y) const;
+
   // What a network of this configuration needs, known before any weight is read: the cache's shape, and the bytes of
   // arena for passes over at most `max_rows` rows of text in at most `max_pages` pages a sequence and logits of at most
   // `max_logit_rows` rows.
