@@ -36,9 +36,11 @@ void gemm(const Exec& exec, const Activation& a, const PackedMatrix& w, void* y,
   const int64_t rows = rows_per_piece(exec, a, w.num_panels());
   const int64_t pieces = (a.rows() + rows - 1) / rows;
   exec.pool.parallel_for(w.num_panels() * pieces, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t panel = item % w.num_panels(), m0 = item / w.num_panels() * rows;
+    for (int64_t item = begin; item < end;) {
+      const int64_t panel0 = item % w.num_panels(), m0 = item / w.num_panels() * rows;
+      const int64_t panel1 = std::min<int64_t>(panel0 + end - item, w.num_panels());
       const int64_t m1 = std::min(m0 + rows, a.rows());
+      item += panel1 - panel0;
       kernel({.a = a.data(),
               .b = w.data(),
               .bias = w.bias(),
@@ -47,8 +49,8 @@ void gemm(const Exec& exec, const Activation& a, const PackedMatrix& w, void* y,
               .y_stride = y_stride,
               .m0 = narrow(m0),
               .m1 = narrow(m1),
-              .panel0 = narrow(panel),
-              .panel1 = narrow(panel + 1),
+              .panel0 = narrow(panel0),
+              .panel1 = narrow(panel1),
               .n = w.n(),
               .k = w.k(),
               .y_dtype = y_dtype,
