@@ -102,6 +102,10 @@ void matmul_gelu(const Exec& exec, const Activation& a, const PackedMatrix& w, c
   zero_odd_column(y);
 }
 
+void expect(const Exec& exec, const PackedMatrix& next) {
+  exec.pool.expect(next.data(), next.num_panels(), next.panel_bytes());
+}
+
 void layer_norm(const Exec& exec, Matrix<const float> x, std::span<const float> w, std::span<const float> b, float eps,
                 const Activation& y) {
   IDEFICS_CHECK(y.rows() == x.rows() && y.cols() == x.cols() && std::ssize(w) == x.cols() && std::ssize(b) == x.cols());
