@@ -85,29 +85,15 @@ inline void store_sums(float* sums) {
   store<3>(sums + 48, kRowBytes);
 }
 
-// The matrix streams in from L3 or memory, at a fraction of the speed at which tiles use it; so each step fetches some
-// lines of what comes later. Where one group of rows is all there is, that is the next tile but one, to L1. With more
-// rows it is a share of the next slice, to L2: that took the product of 1024 rows with a matrix of 768 x 2304 from 1480
-// to 1990 Gflop/s; all lines at once, between groups of rows, gave 1800.
-
-inline void fetch_ahead(const char* b) {
-  for (int32_t i = 0; i < 1024; i += 64) _mm_prefetch(b + 2048 + i, _MM_HINT_T0);
-}
-
 // Adds the products of 16 words.
-template <bool kFetch>
 inline void multiply_step(const char* a, int64_t a_stride, const char* b) {
   load<4>(a, a_stride);
-  if (kFetch) fetch_ahead(b);
   load<5>(b, kRowBytes);
   dot<0, 4, 5>();
-  if (kFetch) fetch_ahead(b + 1024);
   load<6>(b + 64, kRowBytes);
   dot<1, 4, 6>();
-  if (kFetch) fetch_ahead(b + 2048);
   load<7>(b + 128, kRowBytes);
   dot<2, 4, 7>();
-  if (kFetch) fetch_ahead(b + 3072);
   load<5>(b + 192, kRowBytes);
   dot<3, 4, 5>();
 }
@@ -125,11 +111,41 @@ inline void copy_words(const char* from, int32_t words, char* to) {
 
 inline void multiply_tail(const char* a, int64_t a_stride, int32_t rows, int32_t words, Tail& tail) {
   for (int32_t r = 0; r < rows; ++r) copy_words(a + r * a_stride, words, tail.a + r * 64);
-  multiply_step<false>(tail.a, 64, tail.b);
+  multiply_step(tail.a, 64, tail.b);
 }
 
-// One panel and the rows [m0, m1), in groups of `rows`, which divides their number; at most kMostRows in all.
-void multiply_panel(const GemmArgs& a, int32_t panel, int32_t m0, int32_t m1, int32_t rows, Tail& tail) {
+// One panel and at most 16 rows. The matrix streams in from memory, which vectors read faster than tiles do, since they
+// take the lines in the order in which they lie: so each step is first copied into L1, while the step before is
+// computed.
+void multiply_group(const GemmArgs& a, int32_t panel, int32_t m, int32_t rows, Tail& tail) {
+  constexpr int32_t kStepBytes = kTileWords * kRowBytes;
+  alignas(64) char steps[2][kStepBytes];
+  alignas(64) float sums[kTileRows * kPanel];
+  const int32_t words = words_of<Bf16>(a.k), full = words / kTileWords * kTileWords;
+  const int64_t a_stride = a.a_stride * 2;
+  const char* row = static_cast<const char*>(a.a) + m * a_stride;
+  const char* b = static_cast<const char*>(a.b) + int64_t{panel} * words * kRowBytes;
+  const auto copy = [b, &steps](int32_t word) {
+    const char* from = b + int64_t{word} * kRowBytes;
+    char* to = steps[word / kTileWords % 2];
+    for (int32_t i = 0; i < kStepBytes; i += 64) _mm512_store_si512(to + i, load_streamed(from + i));
+  };
+  clear_sums();
+  if (full > 0) copy(0);
+  for (int32_t word = 0; word < full; word += kTileWords) {
+    if (word + kTileWords < full) copy(word + kTileWords);
+    multiply_step(row + int64_t{word} * kWord, a_stride, steps[word / kTileWords % 2]);
+  }
+  if (full < words) multiply_tail(row + int64_t{full} * kWord, a_stride, rows, words - full, tail);
+  store_sums(sums);
+  finish<Avx512Vectors>(a, m, rows, panel, sums);
+}
+
+// One panel and the rows [m0, m1), whole groups of 16; at most kMostRows in all. The matrix streams in from L3 or
+// memory, at a fraction of the speed at which tiles use it; so each step fetches its share of the next slice into L2:
+// that took the product of 1024 rows with a matrix of 768 x 2304 from 1480 to 1990 Gflop/s; all lines at once, between
+// groups of rows, gave 1800.
+void multiply_panel(const GemmArgs& a, int32_t panel, int32_t m0, int32_t m1, Tail& tail) {
   alignas(64) float sums[kMostRows * kPanel];
   const int32_t words = words_of<Bf16>(a.k), full = words / kTileWords * kTileWords;
   const int64_t a_stride = a.a_stride * 2;
@@ -138,22 +154,18 @@ void multiply_panel(const GemmArgs& a, int32_t panel, int32_t m0, int32_t m1, in
   do {
     const int32_t word1 = full - word0 > kSlice ? word0 + kSlice : full;
     const char* next = b + int64_t{word1} * kRowBytes;
-    const int64_t share = kTileWords * kRowBytes * rows / (m1 - m0);  // of the next slice, at each step
-    for (int32_t m = m0; m < m1; m += rows) {
+    const int64_t share = kTileWords * kRowBytes * kTileRows / (m1 - m0);  // of the next slice, at each step
+    for (int32_t m = m0; m < m1; m += kTileRows) {
       float* group = sums + (m - m0) * kPanel;
       const char* row = static_cast<const char*>(a.a) + m * a_stride;
       word0 == 0 ? clear_sums() : load_sums(group);
       for (int32_t word = word0; word < word1; word += kTileWords) {
         const char* from = b + int64_t{word} * kRowBytes;
-        if (rows == m1 - m0) {
-          multiply_step<true>(row + int64_t{word} * kWord, a_stride, from);
-        } else {
-          multiply_step<false>(row + int64_t{word} * kWord, a_stride, from);
-          for (const char* const end = next + share; next < end; next += 64) _mm_prefetch(next, _MM_HINT_T1);
-        }
+        multiply_step(row + int64_t{word} * kWord, a_stride, from);
+        for (const char* const end = next + share; next < end; next += 64) _mm_prefetch(next, _MM_HINT_T1);
       }
       if (word1 == full && full < words) {
-        multiply_tail(row + int64_t{full} * kWord, a_stride, rows, words - full, tail);
+        multiply_tail(row + int64_t{full} * kWord, a_stride, kTileRows, words - full, tail);
       }
       store_sums(group);
     }
@@ -165,10 +177,9 @@ void multiply_panel(const GemmArgs& a, int32_t panel, int32_t m0, int32_t m1, in
 
 // ---- GEMM of one row
 //
-// Decoding is made of these, and vectors get more out of memory than tiles: 18.8 GB/s instead of 17.4 where vdpbf16ps
-// gets 19.2 (fetching 3 KiB ahead; 1, 2, 4 and 6 KiB gave 18.4, 17.0, 17.5 and 16.3). The
-// sums are those of tdpbf16ps, step by step as its description has it: over 16 pairs, the even and the odd products
-// each from zero, then both onto the sum. The caller has made subnormals zero, as they are in tiles.
+// Decoding is made of these, and vectors get more out of memory than tiles. The sums are those of tdpbf16ps, step by
+// step as its description has it: over 16 pairs, the even and the odd products each from zero, then both onto the sum.
+// The caller has made subnormals zero, as they are in tiles.
 
 // Keeps subnormals out while it lives.
 class FlushSubnormals {
@@ -192,8 +203,7 @@ inline void add_step_of_row(const char* a, const char* b, __m512* sums) {
     const __m512 x_even = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
     const __m512 x_odd = _mm512_castsi512_ps(_mm512_and_si512(x, odd_half));
     for (int32_t i = 0; i < 4; ++i) {
-      _mm_prefetch(b + 3072 + i * 64, _MM_HINT_T0);
-      const __m512i y = _mm512_loadu_si512(b + i * 64);
+      const __m512i y = load_streamed(b + i * 64);
       even[i] = _mm512_fmadd_ps(x_even, _mm512_castsi512_ps(_mm512_slli_epi32(y, 16)), even[i]);
       odd[i] = _mm512_fmadd_ps(x_odd, _mm512_castsi512_ps(_mm512_and_si512(y, odd_half)), odd[i]);
     }
@@ -230,16 +240,21 @@ void fill_tail(const GemmArgs& a, int32_t panel, Tail& tail) {
   }
 }
 
+// Several panels one right behind the other: a pause between two panels is a pause of the memory.
 void gemm_row(const GemmArgs& a) {
+  constexpr int32_t kPanels = 16;
   Tail tail;
-  alignas(64) float sums[kPanel];
-  for (int32_t panel = a.panel0; panel < a.panel1; ++panel) {
-    fill_tail(a, panel, tail);
+  alignas(64) float sums[kPanels * kPanel];
+  for (int32_t first = a.panel0; first < a.panel1; first += kPanels) {
+    const int32_t count = a.panel1 - first < kPanels ? a.panel1 - first : kPanels;
     {
       const FlushSubnormals flush;
-      multiply_row(a, panel, tail, sums);
+      for (int32_t i = 0; i < count; ++i) {
+        fill_tail(a, first + i, tail);
+        multiply_row(a, first + i, tail, sums + i * kPanel);
+      }
     }
-    finish<Avx512Vectors>(a, a.m0, 1, panel, sums);
+    for (int32_t i = 0; i < count; ++i) finish<Avx512Vectors>(a, a.m0, 1, first + i, sums + i * kPanel);
   }
 }
 
@@ -252,11 +267,15 @@ void gemm(const GemmArgs& args) noexcept {
     fill_tail(a, panel, tail);
     if (m1 > a.m0) shape_gemm(kTileRows);
     for (int32_t m = a.m0; m < m1; m += kMostRows) {
-      multiply_panel(a, panel, m, m1 - m > kMostRows ? m + kMostRows : m1, kTileRows, tail);
+      if (m1 - m == kTileRows) {
+        multiply_group(a, panel, m, kTileRows, tail);
+      } else {
+        multiply_panel(a, panel, m, m1 - m > kMostRows ? m + kMostRows : m1, tail);
+      }
     }
     if (rest == 0) continue;
     shape_gemm(rest);
-    multiply_panel(a, panel, m1, a.m1, rest, tail);
+    multiply_group(a, panel, m1, rest, tail);
   }
   asm volatile("tilerelease");
 }

@@ -33,11 +33,8 @@ enum class Start : uint8_t { kZero, kOut };
 constexpr int32_t kMostRows = 6;
 constexpr int32_t kMostCols = 4;
 
-// With few rows b comes from memory. Fetching 2 KiB ahead, across the ends of panels, took a GEMV on weights of 256 MiB
-// from 11.4 to 16.0 GB/s on a Xeon that reads 17.4 GB/s (bf16; 1, 4 and 8 KiB gave 14.5). With more rows it gains
-// nothing.
+// With few rows b comes from memory; with more, fetching ahead gains nothing.
 constexpr int kFewRows = 2;
-constexpr int64_t kAhead = 2048;
 
 template <typename Type, Start kStart, int kRows, int kCols>
 void multiply(const Product& product) {
@@ -54,8 +51,7 @@ void multiply(const Product& product) {
   do {  // not `while`: for no words at all GCC would keep a second copy of the sums, on the stack
     __m512 column[kCols];
     for (int c = 0; c < kCols; ++c) {
-      if (kRows <= kFewRows) _mm_prefetch(b + kAhead + c * 64, _MM_HINT_T0);
-      column[c] = _mm512_loadu_ps(b + c * 64);
+      column[c] = kRows <= kFewRows ? _mm512_castsi512_ps(load_streamed(b + c * 64)) : _mm512_loadu_ps(b + c * 64);
     }
     for (int r = 0; r < kRows; ++r) {
       const __m512 x = broadcast_word(a + r * p.a_stride);
