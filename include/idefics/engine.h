@@ -20,6 +20,11 @@ enum class ComputeType {
   kAuto,  // bf16 when the checkpoint stores bf16, else f32: never fewer bits than the file has
   kF32,
   kBf16,  // weights, matrix inputs and the KV cache in bfloat16; every sum in float32
+  // As kBf16, but with the weights of all layers, of the connector and of the head in
+  kInt8,  // 8 bits, a scale for each output; inputs of products are rounded to 8 bits too, 64 of a token sharing a
+          // scale
+  kQ8,    // 8 bits, 32 weights sharing a scale
+  kQ4,    // 4 bits, 32 weights sharing a scale and an offset
 };
 
 struct EngineOptions {
@@ -89,7 +94,7 @@ class Engine {
   const Idefics3Config& config() const;
   int max_model_len() const;
   std::string_view kernels() const;  // the CPU level in use: "ref", "avx2", "avx512", "amx"
-  std::string_view dtype() const;    // "f32" or "bf16"
+  std::string_view dtype() const;    // "f32", "bf16", "int8", "q8" or "q4"
   struct Memory {
     size_t weights, kv_cache, scratch;  // bytes; the cache takes physical memory only where it was used
   };

@@ -40,12 +40,19 @@ const EngineOptions& check_options(const EngineOptions& options) {
 }
 
 // The type in which the weights are stored with the most bytes decides.
-Element choose_element(ComputeType wanted, const Checkpoint& checkpoint) {
-  if (wanted != ComputeType::kAuto) return wanted == ComputeType::kBf16 ? Element::kBf16 : Element::kF32;
+Format choose_format(ComputeType wanted, const Checkpoint& checkpoint) {
+  switch (wanted) {
+    case ComputeType::kAuto: break;
+    case ComputeType::kF32: return Format::kF32;
+    case ComputeType::kBf16: return Format::kBf16;
+    case ComputeType::kInt8: return Format::kInt8;
+    case ComputeType::kQ8: return Format::kQ8;
+    case ComputeType::kQ4: return Format::kQ4;
+  }
   const auto bytes = checkpoint.totals().bytes;
   const auto most =
       std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  return most != bytes.end() && most->first == StoredDType::kBf16 ? Element::kBf16 : Element::kF32;
+  return most != bytes.end() && most->first == StoredDType::kBf16 ? Format::kBf16 : Format::kF32;
 }
 
 void refuse_nonfinite(const std::vector<std::string>& names, const std::filesystem::path& folder) {
@@ -67,7 +74,7 @@ std::unique_ptr<Network> load_network(const std::filesystem::path& folder, const
   const Checkpoint checkpoint = Checkpoint::open(folder);
   checkpoint.verify(config);
   config.finalize(*pipeline.model.huggingface_config, checkpoint.state_dict(), ReturnLogits::kLastToken);
-  auto network = std::make_unique<Network>(pool, checkpoint, config, choose_element(options.dtype, checkpoint));
+  auto network = std::make_unique<Network>(pool, checkpoint, config, choose_format(options.dtype, checkpoint));
   if (!options.allow_nonfinite) refuse_nonfinite(network->nonfinite(), folder);
   return network;
 }
@@ -261,7 +268,7 @@ Engine::Parts::Parts(const std::filesystem::path& folder, const EngineOptions& w
   const KvCache::Shape shape = Network::kv_shape(config, network->dtype());
   const int64_t num_pages = (config.get_max_seq_len() + shape.page_size - 1) / shape.page_size;
   options.prefill_chunk = std::min(options.prefill_chunk, config.get_max_seq_len());
-  arena = Arena(Network::scratch_bytes(network->config(), network->dtype(), options.prefill_chunk, num_pages, 1),
+  arena = Arena(Network::scratch_bytes(network->config(), network->format(), options.prefill_chunk, num_pages, 1),
                 "scratch");
   cache = std::make_unique<KvCache>(shape, num_pages);
   for (PageId page = 0; page < num_pages; ++page) pages.push_back(page);
@@ -298,7 +305,7 @@ const Processor& Engine::processor() const { return parts_->processor; }
 const Idefics3Config& Engine::config() const { return parts_->network->config(); }
 int Engine::max_model_len() const { return config().get_max_seq_len(); }
 std::string_view Engine::kernels() const { return parts_->kernels.name; }
-std::string_view Engine::dtype() const { return parts_->network->dtype() == Element::kF32 ? "f32" : "bf16"; }
+std::string_view Engine::dtype() const { return kernels::name_of(parts_->network->format()); }
 const std::vector<std::string>& Engine::nonfinite() const { return parts_->network->nonfinite(); }
 Engine::Memory Engine::memory() const {
   return {.weights = parts_->network->weight_bytes(),

@@ -45,8 +45,8 @@ void run_head(const Exec& exec, const Llama3Config& config, const TextWeights& w
               std::span<const int32_t> rows, Matrix<float> logits, const Probe& probe);
 
 // Take from a measuring arena what the two passes take.
-void plan_text_layers(Arena& arena, const Llama3Config& config, const KvCache::Shape& kv, int64_t max_rows,
-                      int64_t max_pages);
-void plan_head(Arena& arena, const Llama3Config& config, Element dtype, int64_t max_rows);
+void plan_text_layers(Arena& arena, const Llama3Config& config, Format format, const KvCache::Shape& kv,
+                      int64_t max_rows, int64_t max_pages);
+void plan_head(Arena& arena, const Llama3Config& config, Format format, int64_t max_rows);
 
 }  // namespace idefics
