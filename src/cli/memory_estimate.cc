@@ -2,13 +2,11 @@
 
 #include <algorithm>
 
-#include "model/network.h"
+#include "engine/step_runner.h"
 
 namespace idefics::cli {
 
 namespace {
-
-constexpr int kPrefillChunk = 512;  // the default of EngineOptions
 
 // Calls f(name, tensor) for each tensor that the network takes.
 template <typename F>
@@ -50,12 +48,14 @@ int64_t weight_bytes(const Idefics3Config& config, const Checkpoint& checkpoint,
 
 MemoryEstimate estimate_memory(const Idefics3Config& config, const Checkpoint& checkpoint, Format format) {
   const KvCache::Shape shape = Network::kv_shape(config, format.input());
+  EngineOptions options;
+  options.max_num_seqs = 1;  // as `generate` and `chat` load it
+  options.max_num_batched_tokens = std::min(options.max_num_batched_tokens, config.get_max_seq_len());
   const int64_t num_pages = (config.get_max_seq_len() + shape.page_size - 1) / shape.page_size;
   return {.weights = weight_bytes(config, checkpoint, format),
           .kv_per_1024_tokens = KvCache::page_bytes(shape) * 1024 / shape.page_size,
           .kv_full_context = KvCache::page_bytes(shape) * num_pages,
-          .scratch = static_cast<int64_t>(
-              Network::scratch_bytes(config, format, std::min(kPrefillChunk, config.get_max_seq_len()), num_pages, 1))};
+          .scratch = static_cast<int64_t>(StepRunner::scratch_bytes(config, format, options))};
 }
 
 Parameters count_parameters(const Idefics3Config& config, const Checkpoint& checkpoint) {
