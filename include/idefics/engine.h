@@ -21,7 +21,7 @@ enum class ComputeType {
   kAuto,  // bf16 when the checkpoint stores bf16, else f32: never fewer bits than the file has
   kF32,
   kBf16,  // weights, matrix inputs and the KV cache in bfloat16; every sum in float32
-  // As kBf16, but with the weights of all layers, of the connector and of the head in
+  // As kBf16, but with the weights of all layers and of the connector in (and those of the head as in kQ8)
   kInt8,  // 8 bits, a scale for each output; inputs of products are rounded to 8 bits too, 64 of a token sharing a
           // scale
   kQ8,    // 8 bits, 32 weights sharing a scale

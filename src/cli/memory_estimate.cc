@@ -38,7 +38,8 @@ int64_t weight_bytes(const Idefics3Config& config, const Checkpoint& checkpoint,
     const bool table = name.ends_with("position_embedding.weight") ||
                        (name == "model.text_model.embed_tokens.weight" && !config.text_config.tie_word_embeddings);
     const bool matrix = tensor.shape.size() == 2 && !table;  // the patch embedding has four dimensions
-    bytes += matrix ? tensor.shape[0] * row_bytes(format, tensor.shape[1])
+    const bool head = name == "lm_head.weight" || name == "model.text_model.embed_tokens.weight";
+    bytes += matrix ? tensor.shape[0] * row_bytes(head ? head_format(format) : format, tensor.shape[1])
                     : tensor.num_elements() * dtype_bytes(format.input());
   });
   return bytes;

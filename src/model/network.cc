@@ -57,10 +57,12 @@ TextLayer load_text_layer(WeightLoader& load, const Llama3Config& c, int i) {
 TextWeights load_text(WeightLoader& load, const Llama3Config& c) {
   const std::string embedding = "model.text_model.embed_tokens.weight";
   TextWeights w;
+  w.format = load.format();
   for (int i = 0; i < c.num_hidden_layers; ++i) w.layers.push_back(load_text_layer(load, c, i));
   w.norm = load.vector("model.text_model.norm.weight", {c.hidden_size});
-  w.head = load.matrix(c.tie_word_embeddings ? embedding : "lm_head.weight", c.vocab_size, c.hidden_size);
-  if (!c.tie_word_embeddings) w.embedding = load.table(embedding, c.vocab_size, c.hidden_size);
+  w.head = load.matrix(c.tie_word_embeddings ? embedding : "lm_head.weight", c.vocab_size, c.hidden_size,
+                       head_format(load.format()));
+  if (!c.tie_word_embeddings) w.embedding = load.matrix(embedding, c.vocab_size, c.hidden_size, load.format().input());
   w.inv_freq = rope_inv_freq(c);
   return w;
 }

@@ -63,7 +63,7 @@ void run_text_layers(const Exec& exec, const Llama3Config& config, const TextWei
   const auto eps = static_cast<float>(config.rms_norm_eps);
   const float scale = 1.0f / std::sqrt(static_cast<float>(D));
   ArenaScope scope(exec.arena);
-  const Scratch s(exec.arena, config, weights.head.format(), T);
+  const Scratch s(exec.arena, config, weights.format, T);
   const Matrix<float> q = s.qkv.col_range(0, H * D), k = s.qkv.col_range(H * D, G * D),
                       v = s.qkv.col_range((H + G) * D, G * D);
 
@@ -126,7 +126,7 @@ void plan_text_layers(Arena& arena, const Llama3Config& config, Format format, c
 
 void plan_head(Arena& arena, const Llama3Config& config, Format format, int64_t max_rows) {
   ArenaScope scope(arena);
-  HeadScratch(arena, config, format, max_rows);
+  HeadScratch(arena, config, head_format(format), max_rows);
 }
 
 }  // namespace idefics

@@ -37,12 +37,6 @@ std::vector<float> WeightLoader::vector(const std::string& name, std::initialize
   return out;
 }
 
-PackedMatrix WeightLoader::matrix(const std::string& name, int64_t n, int64_t k) { return matrix(name, n, k, format_); }
-
-PackedMatrix WeightLoader::table(const std::string& name, int64_t n, int64_t k) {
-  return matrix(name, n, k, format_.input());
-}
-
 PackedMatrix WeightLoader::matrix(const std::string& name, int64_t n, int64_t k, Format format) {
   const TensorInfo& tensor = checkpoint_.get(name, {n, k});
   PackedMatrix matrix(memory_, format, n, k);

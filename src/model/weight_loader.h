@@ -32,9 +32,9 @@ class WeightLoader {
   Format format() const { return format_; }
   // Read at once; zeros when the arena only measures.
   std::vector<float> vector(const std::string& name, std::initializer_list<int64_t> shape);
-  PackedMatrix matrix(const std::string& name, int64_t n, int64_t k);
-  // A table whose rows are read one by one: as precise as activations, never quantised.
-  PackedMatrix table(const std::string& name, int64_t n, int64_t k);
+  PackedMatrix matrix(const std::string& name, int64_t n, int64_t k) { return matrix(name, n, k, format_); }
+  // In a format of its own.
+  PackedMatrix matrix(const std::string& name, int64_t n, int64_t k, Format format);
   // A layer "prefix.weight" [n, k] and, if `bias`, "prefix.bias" [n].
   PackedMatrix linear(const std::string& prefix, int64_t n, int64_t k, bool bias);
   // Several layers over the same input as one: their outputs one behind the other.
@@ -59,7 +59,6 @@ class WeightLoader {
     kernels::PackArgs packing;
   };
   bool measuring() const { return memory_.capacity() == 0; }
-  PackedMatrix matrix(const std::string& name, int64_t n, int64_t k, Format format);
   void add_jobs(const TensorInfo& tensor, int64_t rows, const PackedMatrix& matrix, int64_t first);
   std::vector<size_t> group_jobs() const;
   bool run(Job job, std::span<float> scratch) const;
