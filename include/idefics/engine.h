@@ -21,6 +21,11 @@ enum class ComputeType {
   kAuto,  // bf16 when the checkpoint stores bf16, else f32: never fewer bits than the file has
   kF32,
   kBf16,  // weights, matrix inputs and the KV cache in bfloat16; every sum in float32
+  // As kBf16, but with the weights of all layers and of the connector in (and those of the head as in kQ8)
+  kInt8,  // 8 bits, a scale for each output; inputs of products are rounded to 8 bits too, 64 of a token sharing a
+          // scale
+  kQ8,    // 8 bits, 32 weights sharing a scale
+  kQ4,    // 4 bits, 32 weights sharing a scale and an offset
 };
 
 // None of these changes an answer, but for dtype and max_model_len.
@@ -217,7 +222,7 @@ class Engine {
   const Idefics3Config& config() const;
   int max_model_len() const;
   std::string_view kernels() const;  // the CPU level in use: "ref", "avx2", "avx512", "amx"
-  std::string_view dtype() const;    // "f32" or "bf16"
+  std::string_view dtype() const;    // "f32", "bf16", "int8", "q8" or "q4"
   // Whether the text of an answer leaves special tokens out when a request does not say.
   bool skips_special_tokens() const;
   struct Memory {

@@ -62,7 +62,8 @@ void ModelArgument::require() const {
 
 void EngineFlags::describe(Verb& verb) {
   verb.group("Model");
-  verb.text("--dtype", "auto|f32|bf16", "Number format of weights and cache; auto: as stored", dtype);
+  verb.text("--dtype", "auto|f32|bf16|int8|q8|q4",
+            "Number format; auto: as stored. int8: of weights and arithmetic; q8, q4: of weights", dtype);
   verb.whole("--threads", "Compute threads; default: the CPUs of this process", 1, 1024, threads);
   verb.length("--max-model-len", "Most tokens of prompt and answer, like 4096 or 4k; default: the model's", 1, 1 << 30,
               max_model_len);
@@ -73,6 +74,9 @@ EngineOptions EngineFlags::options() const {
   EngineOptions options;
   if (dtype == "f32") options.dtype = ComputeType::kF32;
   if (dtype == "bf16") options.dtype = ComputeType::kBf16;
+  if (dtype == "int8") options.dtype = ComputeType::kInt8;
+  if (dtype == "q8") options.dtype = ComputeType::kQ8;
+  if (dtype == "q4") options.dtype = ComputeType::kQ4;
   set(options.num_threads, threads);
   options.max_model_len = max_model_len;
   options.allow_nonfinite = allow_nonfinite;

@@ -34,8 +34,8 @@ int64_t StepRunner::num_pages(const EngineOptions& options, const Network& netwo
                   options.max_num_seqs * pages_for(std::min(context, kTokensPerSequence), options));
 }
 
-size_t StepRunner::scratch_bytes(const Idefics3Config& config, Element dtype, const EngineOptions& options) {
-  return Network::scratch_bytes(config, dtype, options.max_num_batched_tokens,
+size_t StepRunner::scratch_bytes(const Idefics3Config& config, Format format, const EngineOptions& options) {
+  return Network::scratch_bytes(config, format, options.max_num_batched_tokens,
                                 pages_for(config.get_max_seq_len(), options), max_logit_rows(options));
 }
 
@@ -45,7 +45,7 @@ StepRunner::StepRunner(const EngineOptions& options, const Network& network, con
       kernels_(kernels),
       pool_(pool),
       pixel_table_(pixel_table),
-      arena_(scratch_bytes(network.config(), network.dtype(), options), "scratch"),
+      arena_(scratch_bytes(network.config(), network.format(), options), "scratch"),
       cache_(kv_shape(options, network.config(), network.dtype()), num_pages(options, network)),
       vision_(static_cast<size_t>(network.config().image_seq_len()) *
                   static_cast<size_t>(network.config().text_config.hidden_size),

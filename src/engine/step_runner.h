@@ -28,7 +28,7 @@ class StepRunner {
   static int max_logit_rows(const EngineOptions& options);
   static int64_t num_pages(const EngineOptions& options, const Network& network);
   // The bytes of scratch for an engine of these options.
-  static size_t scratch_bytes(const Idefics3Config& config, Element dtype, const EngineOptions& options);
+  static size_t scratch_bytes(const Idefics3Config& config, Format format, const EngineOptions& options);
 
   // `options` as check_options leaves them.
   StepRunner(const EngineOptions& options, const Network& network, const kernels::Table& kernels, ThreadPool& pool,

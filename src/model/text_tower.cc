@@ -21,15 +21,15 @@ struct Scratch {
   std::span<int32_t> limit;        // [T] how many tokens a row sees, itself included
   std::span<int32_t> row;          // [T] 0, 1, 2, ..: the row of cos and sin of a row
   std::span<ops::KvRows> kv_rows;  // one for each sequence, of which none has less than a row
-  Scratch(Arena& arena, const Llama3Config& c, Element dtype, int64_t T) {
+  Scratch(Arena& arena, const Llama3Config& c, Format format, int64_t T) {
     const int64_t D = c.head_dim, H = c.num_attention_heads, G = c.num_key_value_heads;
     qkv = arena.take_matrix(T, (H + 2 * G) * D);
     gate_up = arena.take_matrix(T, int64_t{2} * c.intermediate_size);
     cos = arena.take_matrix(T, D / 2);
     sin = arena.take_matrix(T, D / 2);
-    h = arena.take_activation(dtype, T, c.hidden_size);
-    attn = arena.take_activation(dtype, T, H * D);
-    mlp = arena.take_activation(dtype, T, c.intermediate_size);
+    h = arena.take_activation(format, T, c.hidden_size);
+    attn = arena.take_activation(format, T, H * D);
+    mlp = arena.take_activation(format, T, c.intermediate_size);
     pos = {arena.take_array<int32_t>(T), static_cast<size_t>(T)};
     limit = {arena.take_array<int32_t>(T), static_cast<size_t>(T)};
     row = {arena.take_array<int32_t>(T), static_cast<size_t>(T)};
@@ -84,10 +84,10 @@ void attend(const Exec& exec, Matrix<const float> q, Matrix<const float> k, Matr
 struct HeadScratch {
   Matrix<float> picked, norm;
   Activation h;
-  HeadScratch(Arena& arena, const Llama3Config& c, Element dtype, int64_t R) {
+  HeadScratch(Arena& arena, const Llama3Config& c, Format format, int64_t R) {
     picked = arena.take_matrix(R, c.hidden_size);
     norm = arena.take_matrix(R, c.hidden_size);
-    h = arena.take_activation(dtype, R, c.hidden_size);
+    h = arena.take_activation(format, R, c.hidden_size);
   }
 };
 
@@ -98,7 +98,7 @@ void run_text_layers(const Exec& exec, const Llama3Config& config, const TextWei
   const int64_t T = x.rows(), D = config.head_dim, H = config.num_attention_heads, G = config.num_key_value_heads;
   const auto eps = static_cast<float>(config.rms_norm_eps);
   ArenaScope scope(exec.arena);
-  const Scratch s(exec.arena, config, weights.head.dtype(), T);
+  const Scratch s(exec.arena, config, weights.format, T);
   const Matrix<float> q = s.qkv.col_range(0, H * D), k = s.qkv.col_range(H * D, G * D),
                       v = s.qkv.col_range((H + G) * D, G * D);
 
@@ -136,7 +136,7 @@ void run_head(const Exec& exec, const Llama3Config& config, const TextWeights& w
   const auto R = static_cast<int64_t>(rows.size()), E = x.cols();
   IDEFICS_CHECK(logits.rows() == R && logits.cols() == weights.head.n());
   ArenaScope scope(exec.arena);
-  const HeadScratch s(exec.arena, config, weights.head.dtype(), R);
+  const HeadScratch s(exec.arena, config, weights.head.format(), R);
   for (int64_t r = 0; r < R; ++r)
     std::memcpy(s.picked.row(r), x.row(rows[static_cast<size_t>(r)]), static_cast<size_t>(E) * sizeof(float));
   const auto eps = static_cast<float>(config.rms_norm_eps);
@@ -149,17 +149,17 @@ void run_head(const Exec& exec, const Llama3Config& config, const TextWeights& w
   if (probe) probe("logits", logits);
 }
 
-void plan_text_layers(Arena& arena, const Llama3Config& config, const KvCache::Shape& kv, int64_t max_rows,
-                      int64_t max_pages) {
+void plan_text_layers(Arena& arena, const Llama3Config& config, Format format, const KvCache::Shape& kv,
+                      int64_t max_rows, int64_t max_pages) {
   ArenaScope scope(arena);
-  Scratch(arena, config, kv.dtype, max_rows);
+  Scratch(arena, config, format, max_rows);
   KvCache::plan_blocks(arena, kv, std::max(max_pages, kTablePages));
   arena.take(static_cast<size_t>(max_rows) * KvCache::kTableSlack);  // at most so many sequences
 }
 
-void plan_head(Arena& arena, const Llama3Config& config, Element dtype, int64_t max_rows) {
+void plan_head(Arena& arena, const Llama3Config& config, Format format, int64_t max_rows) {
   ArenaScope scope(arena);
-  HeadScratch(arena, config, dtype, max_rows);
+  HeadScratch(arena, config, head_format(format), max_rows);
 }
 
 }  // namespace idefics

@@ -29,10 +29,54 @@ int64_t rows_per_piece(const Exec& exec, const Activation& a, int64_t panels) {
   return std::clamp(std::min(in_cache, for_threads) / 16 * 16, kFewestRows, kMostRows);
 }
 
+// Splits rows between threads: at least 8 a piece, so that tiny matrices stay on one thread.
+template <typename Body>
+void for_rows(const Exec& exec, int64_t rows, Body&& body) {
+  const int64_t grain = std::max<int64_t>(8, rows / (4 * exec.pool.num_threads()));
+  exec.pool.parallel_for(rows, grain, [&](int64_t begin, int64_t end) { body(narrow(begin), narrow(end)); });
+}
+
+// What q4 and int8 want to know of their left operand.
+void prepare(const Exec& exec, const Activation& a, Format format) {
+  const PreparedOperand& p = a.prepared();
+  const auto k = narrow(a.cols());
+  const uint16_t* x = static_cast<const uint16_t*>(a.data());
+  if (format == Format::kQ4) {
+    IDEFICS_CHECK(p.groups != nullptr && p.num_groups == kernels::num_groups(k, kernels::kGroup));
+    for_rows(exec, a.rows(), [&](int32_t t0, int32_t t1) {
+      exec.kernels.quant.group_sums({.x = x, .y = p.groups, .x_stride = a.stride(), .t0 = t0, .t1 = t1, .k = k});
+    });
+  } else if (format == Format::kInt8) {
+    IDEFICS_CHECK(p.values != nullptr && p.num_groups == kernels::num_groups(k, kernels::kGroupInt8));
+    for_rows(exec, a.rows(), [&](int32_t t0, int32_t t1) {
+      exec.kernels.quant.quantize({.x = x,
+                                   .y = p.values,
+                                   .scale = p.groups,
+                                   .sum = p.integers,
+                                   .x_stride = a.stride(),
+                                   .t0 = t0,
+                                   .t1 = t1,
+                                   .k = k});
+    });
+  }
+}
+
+void run_kernel(const kernels::Table& table, const kernels::GemmArgs& args, const Activation& a, Format format) {
+  const PreparedOperand& p = a.prepared();
+  switch (format) {
+    case Format::kF32: return table.gemm_f32(args);
+    case Format::kBf16: return table.gemm_bf16(args);
+    case Format::kQ8: return table.quant.gemm_q8({.gemm = args, .a_groups = nullptr, .a_integers = nullptr});
+    case Format::kQ4: return table.quant.gemm_q4({.gemm = args, .a_groups = p.groups, .a_integers = nullptr});
+    case Format::kInt8: return table.quant.gemm_int8({.gemm = args, .a_groups = p.groups, .a_integers = p.integers});
+  }
+}
+
 void gemm(const Exec& exec, const Activation& a, const PackedMatrix& w, void* y, Element y_dtype, int64_t y_rows,
           int64_t y_cols, int64_t y_stride, kernels::Epilogue epilogue) {
   IDEFICS_CHECK(a.cols() == w.k() && a.dtype() == w.dtype() && y_rows == a.rows() && y_cols == w.n());
-  const auto kernel = a.dtype() == Element::kF32 ? exec.kernels.gemm_f32 : exec.kernels.gemm_bf16;
+  const bool int8 = w.format() == Format::kInt8;
+  prepare(exec, a, w.format());
   const int64_t rows = rows_per_piece(exec, a, w.num_panels());
   const int64_t pieces = (a.rows() + rows - 1) / rows;
   exec.pool.parallel_for(w.num_panels() * pieces, 1, [&](int64_t begin, int64_t end) {
@@ -41,29 +85,24 @@ void gemm(const Exec& exec, const Activation& a, const PackedMatrix& w, void* y,
       const int64_t panel1 = std::min<int64_t>(panel0 + end - item, w.num_panels());
       const int64_t m1 = std::min(m0 + rows, a.rows());
       item += panel1 - panel0;
-      kernel({.a = a.data(),
-              .b = w.data(),
-              .bias = w.bias(),
-              .y = y,
-              .a_stride = a.stride(),
-              .y_stride = y_stride,
-              .m0 = narrow(m0),
-              .m1 = narrow(m1),
-              .panel0 = narrow(panel0),
-              .panel1 = narrow(panel1),
-              .n = w.n(),
-              .k = w.k(),
-              .y_dtype = y_dtype,
-              .epilogue = epilogue});
+      run_kernel(exec.kernels,
+                 {.a = int8 ? a.prepared().values : a.data(),
+                  .b = w.data(),
+                  .bias = w.bias(),
+                  .y = y,
+                  .a_stride = int8 ? a.prepared().num_groups * kernels::kGroupInt8 : a.stride(),
+                  .y_stride = y_stride,
+                  .m0 = narrow(m0),
+                  .m1 = narrow(m1),
+                  .panel0 = narrow(panel0),
+                  .panel1 = narrow(panel1),
+                  .n = w.n(),
+                  .k = w.k(),
+                  .y_dtype = y_dtype,
+                  .epilogue = epilogue},
+                 a, w.format());
     }
   });
-}
-
-// Splits rows between threads: at least 8 a piece, so that tiny matrices stay on one thread.
-template <typename Body>
-void for_rows(const Exec& exec, int64_t rows, Body&& body) {
-  const int64_t grain = std::max<int64_t>(8, rows / (4 * exec.pool.num_threads()));
-  exec.pool.parallel_for(rows, grain, [&](int64_t begin, int64_t end) { body(narrow(begin), narrow(end)); });
 }
 
 // Splits work on the rows of several sequences between threads: `pieces_of(sequence)` pieces each, in one region.
