@@ -1,6 +1,5 @@
 // idefics bench: how fast a model is here, and how fast it could be.
 #include <climits>
-#include <filesystem>
 #include <memory>
 
 #include "cli/bench_report.h"
@@ -23,6 +22,17 @@ struct Bench {
   bool json = false;
 };
 
+// Runs it; a picture that turns out to be damaged is named by its file.
+Measurement measure_aloud(const MeasurementOptions& wanted, const std::optional<std::string>& file) {
+  Progress progress(true);
+  try {
+    return measure(wanted, [&](const std::string& what) { progress.say(what); });
+  } catch (const Error& e) {
+    if (!file) throw;
+    blame_picture(e, {.messages = {{"user", {ContentPart::of_image(*wanted.picture)}}}, .pictures = {*file}});
+  }
+}
+
 int run(const Bench& options) {
   MeasurementOptions wanted{
       .folder = options.model.folder, .engine = options.engine.options(), .images = options.images.options()};
@@ -30,9 +40,7 @@ int run(const Bench& options) {
   options.model.require();
   if (options.max_tokens) wanted.max_tokens = *options.max_tokens;
   if (options.runs) wanted.runs = *options.runs;
-  Progress progress(true);
-  const Measurement measurement = measure(wanted, [&](const std::string& what) { progress.say(what); });
-  progress.clear();
+  const Measurement measurement = measure_aloud(wanted, options.picture);
   const BenchTitle title{options.model.folder, options.picture.value_or("")};
   print(options.json ? json::serialize(bench_json(title, measurement)) + "\n" : bench_text(title, measurement));
   return 0;

@@ -150,12 +150,12 @@ std::optional<double> Stage::share() const {
 
 Measurement measure(const MeasurementOptions& options, const std::function<void(const std::string&)>& say) {
   const std::string picture = options.picture ? *options.picture : make_test_picture(1920, 1080);
-  const ImageInfo info = probe_image(std::as_bytes(std::span(picture)));
+  const Image decoded = decode_image(std::as_bytes(std::span(picture)));
   const int threads = options.engine.num_threads > 0 ? options.engine.num_threads : num_available_cpus();
   say("calibrating");
   Measurement out{.calibration = calibrate(kernels::choose_table(), threads),
-                  .picture_width = info.width,
-                  .picture_height = info.height,
+                  .picture_width = decoded.width,
+                  .picture_height = decoded.height,
                   .runs = options.runs};
   const bool knows_peak = restart_peak_rss();
 

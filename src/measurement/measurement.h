@@ -54,7 +54,7 @@ struct Measurement {
 
 // Calibrates, loads the model and measures it as one user who is alone has it: one sequence, no speculation, no prefix
 // that was computed before. `say` is told what goes on.
-// Errors: those of Engine::load and Engine::generate.
+// Errors: those of decode_image, Engine::load and Engine::generate.
 Measurement measure(const MeasurementOptions& options, const std::function<void(const std::string&)>& say);
 
 }  // namespace idefics

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 
 #include "program.h"
 
@@ -22,12 +21,14 @@ void expect_positive(const json::value& value, const std::string& what) {
   EXPECT_TRUE(std::isfinite(number) && number > 0) << what << " is " << number;
 }
 
-TEST(Bench, json_has_every_stage_beside_its_bound) {
-  const json::value out = parse_output(
-      run({"bench", kModel, "--image", kCard, "--runs", "1", "--max-tokens", "8", "--threads", "2", "--json"}));
-  const std::string level = std::getenv("IDEFICS_KERNELS");
+// A measurement of one run, as it is printed, at a level or the best one.
+Outcome measure_card(const std::string& level = "") {
+  return run({"bench", kModel, "--image", kCard, "--runs", "1", "--max-tokens", "8", "--threads", "2", "--json"},
+             {.environment = {{"IDEFICS_KERNELS", level}}});
+}
+
+void expect_measurement(const json::value& out, bool has_peaks) {
   EXPECT_EQ(text(out, "model"), kModel);
-  EXPECT_EQ(text(out, "kernels"), level);
   EXPECT_EQ(text(out, "dtype"), "bf16");
   EXPECT_EQ(out.at("threads"), 2);
   EXPECT_EQ(out.at("runs"), 1);
@@ -36,7 +37,6 @@ TEST(Bench, json_has_every_stage_beside_its_bound) {
   EXPECT_EQ(out.at("image").at("tiles"), 5);
   EXPECT_EQ(out.at("generated_tokens"), 8);
   expect_positive(out.at("peak_rss_bytes"), "peak_rss_bytes");
-  const bool has_peaks = level != "ref";
   for (const char* threads : {"one_thread", "all_threads"}) {
     const json::value& peaks = out.at("peaks").at(threads);
     expect_positive(peaks.at("read_bytes"), threads);
@@ -66,6 +66,17 @@ TEST(Bench, json_has_every_stage_beside_its_bound) {
   }
 }
 
+TEST(Bench, json_has_every_stage_beside_its_bound) {
+  const json::value out = parse_output(measure_card());
+  expect_measurement(out, text(out, "kernels") != "ref");
+}
+
+TEST(Bench, plain_kernels_have_only_reading_for_a_bound) {
+  const json::value out = parse_output(measure_card("ref"));
+  EXPECT_EQ(text(out, "kernels"), "ref");
+  expect_measurement(out, false);
+}
+
 TEST(Bench, work_does_not_depend_on_the_format_but_bytes_do) {
   const auto stages = [](const std::string& dtype) {
     return parse_output(run({"bench", kModel, "--image", kCard, "--runs", "1", "--max-tokens", "2", "--dtype", dtype,
@@ -85,6 +96,29 @@ TEST(Bench, table_tells_level_threads_format_and_stages_and_needs_no_picture) {
   for (const char* word : {"1 thread,", "bf16", "a made picture of 1920 x 1080", "reading", "preprocess", "vision",
                            "image prefill", "first token", "decode", "text prefill", "peak memory"})
     EXPECT_NE(outcome.out.find(word), std::string::npos) << word << "\n" << outcome.out;
+}
+
+TEST(Plot, draws_our_measurement_beside_those_of_others) {
+  if (run_command("command -v python3").exit_code != 0) GTEST_SKIP() << "bench/plot needs python3";
+  const ScratchFolder scratch;
+  const std::string ours = scratch.write("ours.json", measure_card().out).string();
+  const std::string others =
+      scratch
+          .write("others.json",
+                 R"({"a & b": {"image": {"ttft_ms": [3000, 2900, 3100], "decode_tokens_per_s": [50, 49, 52]}},
+                                       "text only": {"text": {"ttft_ms": [1, 1, 1]}}})")
+          .string();
+  const std::string plot = std::string(IDEFICS_SOURCE_DIR) + "/bench/plot ";
+  const Outcome outcome = run_command(plot + "--title '1 < 2' " + ours + " " + others);
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_TRUE(outcome.out.starts_with("<svg ") && outcome.out.ends_with("</svg>\n")) << outcome.out;
+  for (const char* word : {"1 &lt; 2", "idefics bf16", "a &amp; b", ">3.00<", ">50<", "bound, bf16"})
+    EXPECT_NE(outcome.out.find(word), std::string::npos) << word << "\n" << outcome.out;
+  EXPECT_EQ(outcome.out.find("text only"), std::string::npos);
+  const Outcome broken = run_command(plot + scratch.write("broken.json", "[]").string());
+  EXPECT_EQ(broken.exit_code, 1);
+  EXPECT_NE(broken.err.find("broken.json"), std::string::npos) << broken.err;
+  EXPECT_EQ(std::count(broken.err.begin(), broken.err.end(), '\n'), 1) << broken.err;
 }
 
 // ---- generate --verbose

@@ -190,6 +190,8 @@ TEST(Refusals, bad_pictures) {
     expect_refused({"generate " + picture.path, ask, picture.exit_code, picture.words});
     const Arguments cut = {"tiles", kModel, picture.path, "--out", "tiles"};
     expect_refused({"tiles " + picture.path, cut, picture.exit_code, picture.words});
+    const Arguments measure = {"bench", kModel, "--image", picture.path};
+    expect_refused({"bench " + picture.path, measure, picture.exit_code, picture.words});
   }
   expect_refused(
       {"standard input", {"generate", kModel, "-p", "x", "--image", "-"}, 2, {"standard input"}, {.input = "no"}});
