@@ -13,7 +13,7 @@
 namespace idefics {
 namespace {
 
-constexpr int kSequences = 7, kPrompt = 70, kRows = 3;
+constexpr int kSequences = 7, kPrompt = 14, kRows = 3;
 constexpr int64_t kPagesEach = 200;  // named by each sequence; one or two of them hold its tokens
 
 Idefics3Config config_of(const std::filesystem::path& folder, const Checkpoint& checkpoint) {
@@ -30,6 +30,14 @@ std::vector<int32_t> ids_of(int sequence, int count) {
   return ids;
 }
 
+// Of the text layers alone: the tower for tiles, which shares an engine's scratch, would hide that tables need too
+// much.
+size_t scratch_bytes(const Idefics3Config& config, Element dtype) {
+  Arena measure;
+  plan_text_layers(measure, config.text_config, Network::kv_shape(config, dtype), kRows * kSequences, kPagesEach);
+  return measure.peak();
+}
+
 class Batch {
  public:
   Batch(const std::filesystem::path& folder, Element dtype)
@@ -37,7 +45,7 @@ class Batch {
         checkpoint_(Checkpoint::open(folder)),
         config_(config_of(folder, checkpoint_)),
         network_(pool_, checkpoint_, config_, dtype),
-        arena_(Network::scratch_bytes(config_, dtype, 128, kPagesEach, 1), "test"),
+        arena_(scratch_bytes(config_, dtype), "test"),
         cache_(Network::kv_shape(config_, dtype), 2 * kSequences) {
     for (int i = 0; i < kSequences; ++i) {
       pages_.emplace_back(static_cast<size_t>(kPagesEach), PageId{2 * i + 1});
