@@ -249,7 +249,7 @@ void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, st
     return (s.first_token + s.num_rows + kBlock - 1) / kBlock - s.first_token / kBlock;
   };
   const auto pieces_of = [&](const KvRows& s) { return s.blocks.kv_heads * blocks_of(s); };
-  for_pieces(exec, sequences, 4, pieces_of, [&](const KvRows& s, int64_t piece) {
+  for_pieces(exec, sequences, 1, pieces_of, [&](const KvRows& s, int64_t piece) {
     const int64_t count = blocks_of(s), head = piece / count, d = s.blocks.head_dim;
     const int64_t block = s.first_token / kBlock + piece % count, start = block * kBlock;
     const int64_t token0 = std::max(start, s.first_token);

@@ -114,13 +114,12 @@ inline void multiply_tail(const char* a, int64_t a_stride, int32_t rows, int32_t
   multiply_step(tail.a, 64, tail.b);
 }
 
-// One panel and at most 16 rows. The matrix streams in from memory, which vectors read faster than tiles do, since they
-// take the lines in the order in which they lie: so each step is first copied into L1, while the step before is
-// computed.
-void multiply_group(const GemmArgs& a, int32_t panel, int32_t m, int32_t rows, Tail& tail) {
+// The sums [rows][kPanel] of one panel and at most 16 rows. The matrix streams in from memory, which vectors read
+// faster than tiles do, since they take the lines in the order in which they lie: so each step is first copied into L1,
+// while the step before is computed.
+void multiply_group(const GemmArgs& a, int32_t panel, int32_t m, int32_t rows, Tail& tail, float* sums) {
   constexpr int32_t kStepBytes = kTileWords * kRowBytes;
   alignas(64) char steps[2][kStepBytes];
-  alignas(64) float sums[kTileRows * kPanel];
   const int32_t words = words_of<Bf16>(a.k), full = words / kTileWords * kTileWords;
   const int64_t a_stride = a.a_stride * 2;
   const char* row = static_cast<const char*>(a.a) + m * a_stride;
@@ -138,7 +137,6 @@ void multiply_group(const GemmArgs& a, int32_t panel, int32_t m, int32_t rows, T
   }
   if (full < words) multiply_tail(row + int64_t{full} * kWord, a_stride, rows, words - full, tail);
   store_sums(sums);
-  finish<Avx512Vectors>(a, m, rows, panel, sums);
 }
 
 // One panel and the rows [m0, m1), whole groups of 16; at most kMostRows in all. The matrix streams in from L3 or
@@ -258,25 +256,39 @@ void gemm_row(const GemmArgs& a) {
   }
 }
 
+// At most 16 rows, of which those from m0 on. Here too several panels follow each other; and vectors are slow for a
+// while after the last tile instruction (see attention), so the sums of all of them are finished together.
+void gemm_group(const GemmArgs& a, int32_t m0) {
+  constexpr int32_t kPanels = 8;
+  Tail tail;
+  alignas(64) float sums[kPanels * kTileRows * kPanel];
+  const int32_t rows = a.m1 - m0;
+  shape_gemm(rows);
+  for (int32_t first = a.panel0; first < a.panel1; first += kPanels) {
+    const int32_t count = a.panel1 - first < kPanels ? a.panel1 - first : kPanels;
+    for (int32_t i = 0; i < count; ++i) {
+      fill_tail(a, first + i, tail);
+      multiply_group(a, first + i, m0, rows, tail, sums + i * kTileRows * kPanel);
+    }
+    for (int32_t i = 0; i < count; ++i) finish<Avx512Vectors>(a, m0, rows, first + i, sums + i * kTileRows * kPanel);
+  }
+}
+
 void gemm(const GemmArgs& args) noexcept {
   const GemmArgs a = args;
-  if (a.m1 - a.m0 == 1) return gemm_row(a);
-  const int32_t rest = (a.m1 - a.m0) % kTileRows, m1 = a.m1 - rest;
-  Tail tail;
-  for (int32_t panel = a.panel0; panel < a.panel1; ++panel) {
-    fill_tail(a, panel, tail);
-    if (m1 > a.m0) shape_gemm(kTileRows);
-    for (int32_t m = a.m0; m < m1; m += kMostRows) {
-      if (m1 - m == kTileRows) {
-        multiply_group(a, panel, m, kTileRows, tail);
-      } else {
+  const int32_t rows = a.m1 - a.m0, rest = rows == kTileRows ? rows : rows % kTileRows, m1 = a.m1 - rest;
+  if (rows == 1) return gemm_row(a);
+  if (m1 > a.m0) {
+    Tail tail;
+    shape_gemm(kTileRows);
+    for (int32_t panel = a.panel0; panel < a.panel1; ++panel) {
+      fill_tail(a, panel, tail);
+      for (int32_t m = a.m0; m < m1; m += kMostRows) {
         multiply_panel(a, panel, m, m1 - m > kMostRows ? m + kMostRows : m1, tail);
       }
     }
-    if (rest == 0) continue;
-    shape_gemm(rest);
-    multiply_group(a, panel, m1, rest, tail);
   }
+  if (rest > 0) gemm_group(a, m1);
   asm volatile("tilerelease");
 }
 
