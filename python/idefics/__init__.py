@@ -102,4 +102,4 @@ class Engine(EngineBase):
         return aio.stream(self, request)
 
 
-__all__ = [name for name in dir() if name[0].isupper()] + ["remove_padding_frames"]
+__all__ = [name for name in dir() if name[0].isupper() and name != "AsyncIterator"] + ["remove_padding_frames"]

@@ -54,7 +54,7 @@ nb::object to_array(const Tensor& tensor) {
   static char nothing[8];  // arrays without elements need an address, too
   void* data = tensor.data() != nullptr ? tensor.data() : nothing;
   if (tensor.dtype() == TensorDType::kBf16) {
-    return nb::cast(nb::ndarray<>(data, shape.size(), shape.data(), owner, nullptr, code_of(tensor.dtype())));
+    return nb::cast(nb::ndarray<nb::array_api>(data, shape.size(), shape.data(), owner, nullptr, code_of(tensor.dtype())));
   }
   return nb::cast(nb::ndarray<nb::numpy>(data, shape.size(), shape.data(), owner, nullptr, code_of(tensor.dtype())));
 }

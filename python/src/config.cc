@@ -18,10 +18,10 @@ void bind_enums(nb::module_& m) {
       .value("float32", DType::kF32)
       .value("bfloat16", DType::kBf16)
       .value("float16", DType::kF16, "A format of files; the engine computes in the other two.");
-  nb::enum_<Architecture>(m, "Architecture")
+  nb::enum_<Architecture>(m, "Architecture", "They share the network and differ in their processors.")
       .value("IDEFICS3", Architecture::kIdefics3)
       .value("SMOLVLM", Architecture::kSmolVlm);
-  nb::enum_<NormMethod>(m, "NormMethod").value("RMS_NORM", NormMethod::kRmsNorm);
+  nb::enum_<NormMethod>(m, "NormMethod", "How the text tower normalises.").value("RMS_NORM", NormMethod::kRmsNorm);
   nb::enum_<ReturnLogits>(m, "ReturnLogits", "Which positions of a step get logits.")
       .value("LAST_TOKEN", ReturnLogits::kLastToken, "The last of each sequence.")
       .value("VARIABLE", ReturnLogits::kVariable, "The last min(n, active tokens) of each.")
@@ -57,7 +57,7 @@ void bind_choices(nb::module_& m) {
       .def_ro("tie_word_embeddings", &HuggingFaceConfig::tie_word_embeddings)
       .def_ro("eos_token_ids", &HuggingFaceConfig::eos_token_ids);
 
-  nb::class_<KVCacheConfig>(m, "KVCacheConfig")
+  nb::class_<KVCacheConfig>(m, "KVCacheConfig", "What the user chose for the cache of keys and values.")
       .def(
           "__init__",
           [](KVCacheConfig* self, int page_size, bool enable_prefix_caching, std::optional<DType> dtype) {
@@ -91,7 +91,7 @@ void bind_choices(nb::module_& m) {
       .def_rw("max_length", &ModelConfig::max_length, "Tokens of a sequence; None: what the model allows.")
       .def_rw("kv_cache", &ModelConfig::kv_cache);
 
-  nb::class_<PipelineConfig>(m, "PipelineConfig")
+  nb::class_<PipelineConfig>(m, "PipelineConfig", "What the user chose; `model` is a ModelConfig.")
       .def(
           "__init__", [](PipelineConfig* self, const ModelConfig& model) { new (self) PipelineConfig{model}; },
           nb::arg("model") = ModelConfig(), nb::sig("def __init__(self, model: ModelConfig = ...) -> None"))
@@ -109,7 +109,7 @@ void bind_choices(nb::module_& m) {
 }
 
 void bind_towers(nb::module_& m) {
-  nb::class_<KVCacheParams>(m, "KVCacheParams")
+  nb::class_<KVCacheParams>(m, "KVCacheParams", "What a cache of keys and values is made of.")
       .def(nb::init<>())
       .def_rw("dtype", &KVCacheParams::dtype)
       .def_rw("n_kv_heads", &KVCacheParams::n_kv_heads)
@@ -119,7 +119,7 @@ void bind_towers(nb::module_& m) {
       .def_rw("enable_prefix_caching", &KVCacheParams::enable_prefix_caching)
       .def_rw("devices", &KVCacheParams::devices);
 
-  nb::class_<Llama3RopeScalingParams>(m, "Llama3RopeScalingParams")
+  nb::class_<Llama3RopeScalingParams>(m, "Llama3RopeScalingParams", "How rotary frequencies are stretched.")
       .def(nb::init<>())
       .def_rw("factor", &Llama3RopeScalingParams::factor)
       .def_rw("low_freq_factor", &Llama3RopeScalingParams::low_freq_factor)

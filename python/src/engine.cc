@@ -220,15 +220,15 @@ void bind_request(nb::module_& m) {
 }
 
 void bind_results(nb::module_& m) {
-  nb::enum_<FinishReason>(m, "FinishReason")
+  nb::enum_<FinishReason>(m, "FinishReason", "Why a choice ended.")
       .value("STOP", FinishReason::kStop)
       .value("LENGTH", FinishReason::kLength)
       .value("CANCELLED", FinishReason::kCancelled);
-  nb::class_<TokenLogprob>(m, "TokenLogprob")
+  nb::class_<TokenLogprob>(m, "TokenLogprob", "A token and its log probability.")
       .def_ro("id", &TokenLogprob::id)
       .def_ro("logprob", &TokenLogprob::logprob,
               "Natural logarithm of softmax(logits), before any sampling parameter.");
-  nb::class_<TokenInfo>(m, "TokenInfo")
+  nb::class_<TokenInfo>(m, "TokenInfo", "A token with what was asked about it.")
       .def_ro("id", &TokenInfo::id)
       .def_ro("logprob", &TokenInfo::logprob)
       .def_ro("top", &TokenInfo::top, "The likeliest, best first.");
@@ -246,12 +246,12 @@ void bind_results(nb::module_& m) {
       .def_ro("ttft_ms", &Timings::ttft_ms, "From submit to the first token.")
       .def_ro("decode_ms", &Timings::decode_ms)
       .def_ro("decode_tokens_per_s", &Timings::decode_tokens_per_s);
-  nb::class_<Choice>(m, "Choice")
+  nb::class_<Choice>(m, "Choice", "One of the n answers to a request.")
       .def_ro("text", &Choice::text)
       .def_ro("token_ids", &Choice::token_ids, "The stop token included.")
       .def_ro("tokens", &Choice::tokens, "TokenInfo of each token, when logprobs were asked for.")
       .def_ro("finish_reason", &Choice::finish_reason);
-  nb::class_<Answer>(m, "Answer")
+  nb::class_<Answer>(m, "Answer", "What a request was answered.")
       .def_ro("choices", &Answer::choices)
       .def_ro("prompt_token_ids", &Answer::prompt_token_ids)
       .def_ro("prompt_logprobs", &Answer::prompt_logprobs)
@@ -263,7 +263,7 @@ void bind_results(nb::module_& m) {
       .def_prop_ro("token_ids", [](const Answer& a) { return a.token_ids(); })
       .def_prop_ro("finish_reason", [](const Answer& a) { return a.finish_reason(); });
 
-  nb::enum_<Event::Type>(m, "EventType")
+  nb::enum_<Event::Type>(m, "EventType", "What an Event tells, in the order of their coming.")
       .value("PROMPT", Event::Type::kPrompt, "The prompt is tokenised: usage, prompt_token_ids, seed.")
       .value("TILES", Event::Type::kTiles, "tiles_done of usage.tiles tiles are encoded or were at hand.")
       .value("TOKENS", Event::Type::kTokens, "New tokens of a choice, and the text that became certain.")
@@ -287,7 +287,7 @@ void bind_results(nb::module_& m) {
 }
 
 void bind_options(nb::module_& m) {
-  nb::enum_<ComputeType>(m, "ComputeType")
+  nb::enum_<ComputeType>(m, "ComputeType", "AUTO: bfloat16 when the checkpoint stores it, else float32.")
       .value("AUTO", ComputeType::kAuto)
       .value("FLOAT32", ComputeType::kF32)
       .value("BFLOAT16", ComputeType::kBf16);

@@ -103,7 +103,7 @@ void bind_messages(nb::module_& m) {
       .def_rw("longest_edge", &ImageOptions::longest_edge, "Long side before it is cut, in pixels.")
       .def_rw("max_tiles", &ImageOptions::max_tiles, "Most tiles of a picture, the overview included.");
 
-  nb::class_<PromptOptions>(m, "PromptOptions")
+  nb::class_<PromptOptions>(m, "PromptOptions", "How messages become a prompt.")
       .def(
           "__init__",
           [](PromptOptions* self, const ImageOptions& images, bool add_generation_prompt, bool continue_final_message) {
