@@ -85,6 +85,7 @@ double seconds_of(void (*work)(int64_t), int64_t rounds) {
 PEAK(chains_zmm_fma, "vfmadd231ps", "zmm")
 PEAK(chains_zmm_dot, "vdpbf16ps", "zmm")
 PEAK(chains_ymm_fma, "vfmadd231ps", "ymm")
+PEAK(chains_zmm_bytes, "vpdpbusd", "zmm")
 
 // The same on tiles of 16 rows by 64 bytes; the process may use them once the table is chosen.
 void chains_tiles(int64_t rounds) {
@@ -98,6 +99,21 @@ void chains_tiles(int64_t rounds) {
     asm volatile(
         "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\ntdpbf16ps %%tmm7, %%tmm4, %%tmm1\n"
         "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\ntdpbf16ps %%tmm7, %%tmm5, %%tmm3" ::);
+  }
+  asm volatile("tilerelease" ::);
+}
+
+void chains_int8_tiles(int64_t rounds) {
+  struct alignas(64) {
+    uint8_t palette = 1, reserved[15] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } shapes;
+  asm volatile("ldtilecfg (%0)" ::"r"(&shapes) : "memory");
+  for (int64_t i = 0; i < rounds; ++i) {
+    asm volatile(
+        "tdpbssd %%tmm6, %%tmm4, %%tmm0\ntdpbssd %%tmm7, %%tmm4, %%tmm1\n"
+        "tdpbssd %%tmm6, %%tmm5, %%tmm2\ntdpbssd %%tmm7, %%tmm5, %%tmm3" ::);
   }
   asm volatile("tilerelease" ::);
 }
@@ -215,6 +231,69 @@ BENCHMARK(BM_Gemm)
     ->ArgsProduct({{1}, {1536}, {576}, {0, 1}})
     ->ArgsProduct({{1}, {576}, {1536}, {0, 1}})
     ->ArgsProduct({{1}, {49280}, {576}, {0, 1}});
+
+// ---- GEMM of quantised matrices
+
+double peak_int8() {
+#if defined(__x86_64__)
+  const char* level = choose_table().name;
+  if (std::strcmp(level, "amx") == 0) return kRounds * 4.0 * 32768 / seconds_of(chains_int8_tiles, kRounds);
+  if (std::strcmp(level, "avx512") == 0) return kRounds * kChains * 128 / seconds_of(chains_zmm_bytes, kRounds);
+  if (std::strcmp(level, "avx2") == 0) return 2 * peaks().f32;  // vpmaddwd: twice the products of a multiply-add
+#endif
+  return NAN;
+}
+
+// Arguments: M, N, K, Format. As above; with many rows the share is that of bf16's peak, or int8's.
+void BM_QuantGemm(benchmark::State& state) {
+  static const double int8_peak = peak_int8();
+  const int32_t m = static_cast<int32_t>(state.range(0)), n = static_cast<int32_t>(state.range(1)),
+                k = static_cast<int32_t>(state.range(2));
+  const Format format = static_cast<Format::Kind>(state.range(3));
+  const bool int8 = format == Format::kInt8;
+  const size_t bytes = packed_bytes(n, k, format);
+  const size_t copies = m == 1 ? (size_t{256} << 20) / bytes + 1 : 1;
+  const std::vector<float> w = normals(static_cast<size_t>(n) * static_cast<size_t>(k));
+  Buffer packed(bytes * copies), a(static_cast<size_t>(m) * static_cast<size_t>(k) * 2),
+      y(static_cast<size_t>(m) * static_cast<size_t>(n) * 4);
+  pack({w.data(), DType::kF32, k, packed.as<char>(), format, 0, n, n, k});
+  for (size_t i = 1; i < copies; ++i) std::memcpy(packed.as<char>() + i * bytes, packed.as<char>(), bytes);
+  for (int64_t i = 0; i < int64_t{m} * k; ++i) a.as<uint16_t>()[i] = f32_to_bf16(w[static_cast<size_t>(i) % w.size()]);
+  const auto groups = static_cast<size_t>(num_groups(k, int8 ? kGroupInt8 : kGroup));
+  const auto rows = static_cast<size_t>(m);
+  std::vector<float> a_groups(rows * groups);
+  std::vector<int32_t> a_integers(rows * groups);
+  std::vector<int8_t> a_int8(rows * groups * kGroupInt8);
+  QuantGemmArgs args = {};
+  args.a_groups = a_groups.data(), args.a_integers = a_integers.data();
+  args.gemm.a = int8 ? static_cast<const void*>(a_int8.data()) : a.as<void>();
+  args.gemm.a_stride = int8 ? static_cast<int64_t>(groups) * kGroupInt8 : k;
+  args.gemm.y = y.as<void>(), args.gemm.y_stride = n, args.gemm.m1 = m;
+  args.gemm.panel1 = num_panels(n), args.gemm.n = n, args.gemm.k = k, args.gemm.y_dtype = DType::kF32;
+  const QuantKernels& quant = choose_table().quant;
+  size_t copy = 0;
+  for (auto _ : state) {
+    if (int8) quant.quantize({a.as<uint16_t>(), a_int8.data(), a_groups.data(), a_integers.data(), k, 0, m, k});
+    if (format == Format::kQ4) quant.group_sums({a.as<uint16_t>(), a_groups.data(), k, 0, m, k});
+    args.gemm.b = packed.as<char>() + copy * bytes;
+    (int8 ? quant.gemm_int8 : format == Format::kQ8 ? quant.gemm_q8 : quant.gemm_q4)(args);
+    benchmark::ClobberMemory();
+    copy = copy + 1 < copies ? copy + 1 : 0;
+  }
+  state.SetLabel(name_of(format));
+  if (m == 1) {
+    report(state, 0, static_cast<double>(bytes), peaks().read);
+  } else {
+    report(state, 2.0 * m * n * k, 0, int8 ? int8_peak : peaks().bf16);
+  }
+}
+BENCHMARK(BM_QuantGemm)
+    ->ArgNames({"M", "N", "K", "format"})
+    ->ArgsProduct({{1024}, {3072}, {768}, {Format::kQ8, Format::kQ4, Format::kInt8}})
+    ->ArgsProduct({{1024}, {768}, {3072}, {Format::kQ8, Format::kQ4, Format::kInt8}})
+    ->ArgsProduct({{4, 8}, {1536}, {576}, {Format::kQ8, Format::kQ4, Format::kInt8}})
+    ->ArgsProduct({{1}, {1536}, {576}, {Format::kQ8, Format::kQ4, Format::kInt8}})
+    ->ArgsProduct({{1}, {49280}, {576}, {Format::kQ8, Format::kQ4, Format::kInt8}});
 
 // ---- attention
 
