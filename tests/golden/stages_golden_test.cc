@@ -272,12 +272,12 @@ TEST(StagesGolden, bfloat16_stays_closer_to_float32_than_the_reference_does) {
   EXPECT_LT(ours, theirs) << "sum of the distances to the float32 logits";
 }
 
-// The largest difference to the reference's float32, in parts of the largest value of a stage, was over all checkpoints
-// and levels MEASURED. These checkpoints have random weights and are at most 96 wide, so that errors hardly average
-// out.
+// The largest difference to the reference's float32, in parts of the largest value of a stage, is 0.043 in q8, 0.061 in
+// int8 and 0.386 in q4, at every level. These checkpoints have random weights and are at most 96 wide, so that errors
+// hardly average out.
 TEST(StagesGolden, quantized_weights_stay_near_float32) {
   for (const auto& [format, tolerance] :
-       {std::pair(Format::kQ8, 0.1), std::pair(Format::kInt8, 0.2), std::pair(Format::kQ4, 1.0)}) {
+       {std::pair(Format::kQ8, 0.06), std::pair(Format::kInt8, 0.09), std::pair(Format::kQ4, 0.5)}) {
     golden::Family family(std::string("stages/") + kernels::name_of(format));
     for (const std::string name : kCheckpoints) {
       Runner runner(name, format, 2);
