@@ -56,14 +56,14 @@ std::vector<float> normals(size_t count) {
 // ---- peaks
 
 struct Rates {
-  double f32, bf16, read;
+  double f32, bf16, int8, read;
 };
 
 // Of one thread; NaN where the level has no aim.
 const Rates& peaks() {
   static const Rates rates = [] {
     const Peaks one = calibrate(choose_table(), 1).one;
-    return Rates{one.f32_flops.value_or(NAN), one.bf16_flops.value_or(NAN), one.read_bytes};
+    return Rates{one.f32_flops.value_or(NAN), one.bf16_flops.value_or(NAN), one.int8_ops.value_or(NAN), one.read_bytes};
   }();
   return rates;
 }
@@ -135,6 +135,58 @@ BENCHMARK(BM_Gemm)
     ->ArgsProduct({{1}, {1536}, {576}, {0, 1}})
     ->ArgsProduct({{1}, {576}, {1536}, {0, 1}})
     ->ArgsProduct({{1}, {49280}, {576}, {0, 1}});
+
+// ---- GEMM of quantised matrices
+
+// Arguments: M, N, K, Format. As above; with many rows the share is that of bf16's peak, or int8's.
+void BM_QuantGemm(benchmark::State& state) {
+  const int32_t m = static_cast<int32_t>(state.range(0)), n = static_cast<int32_t>(state.range(1)),
+                k = static_cast<int32_t>(state.range(2));
+  const Format format = static_cast<Format::Kind>(state.range(3));
+  const bool int8 = format == Format::kInt8;
+  const size_t bytes = packed_bytes(n, k, format);
+  const size_t copies = m == 1 ? (size_t{256} << 20) / bytes + 1 : 1;
+  const std::vector<float> w = normals(static_cast<size_t>(n) * static_cast<size_t>(k));
+  Buffer packed(bytes * copies), a(static_cast<size_t>(m) * static_cast<size_t>(k) * 2),
+      y(static_cast<size_t>(m) * static_cast<size_t>(n) * 4);
+  pack({w.data(), DType::kF32, k, packed.as<char>(), format, 0, n, n, k});
+  for (size_t i = 1; i < copies; ++i) std::memcpy(packed.as<char>() + i * bytes, packed.as<char>(), bytes);
+  for (int64_t i = 0; i < int64_t{m} * k; ++i) a.as<uint16_t>()[i] = f32_to_bf16(w[static_cast<size_t>(i) % w.size()]);
+  const auto groups = static_cast<size_t>(num_groups(k, int8 ? kGroupInt8 : kGroup));
+  const auto rows = static_cast<size_t>(m);
+  std::vector<float> a_groups(rows * groups);
+  std::vector<int32_t> a_integers(rows * groups);
+  std::vector<int8_t> a_int8(rows * groups * kGroupInt8);
+  QuantGemmArgs args = {};
+  args.a_groups = a_groups.data(), args.a_integers = a_integers.data();
+  args.gemm.a = int8 ? static_cast<const void*>(a_int8.data()) : a.as<void>();
+  args.gemm.a_stride = int8 ? static_cast<int64_t>(groups) * kGroupInt8 : k;
+  args.gemm.y = y.as<void>(), args.gemm.y_stride = n, args.gemm.m1 = m;
+  args.gemm.panel1 = num_panels(n), args.gemm.n = n, args.gemm.k = k, args.gemm.y_dtype = DType::kF32;
+  const QuantKernels& quant = choose_table().quant;
+  size_t copy = 0;
+  for (auto _ : state) {
+    if (int8) quant.quantize({a.as<uint16_t>(), a_int8.data(), a_groups.data(), a_integers.data(), k, 0, m, k});
+    if (format == Format::kQ4) quant.group_sums({a.as<uint16_t>(), a_groups.data(), k, 0, m, k});
+    args.gemm.b = packed.as<char>() + copy * bytes;
+    (int8 ? quant.gemm_int8 : format == Format::kQ8 ? quant.gemm_q8 : quant.gemm_q4)(args);
+    benchmark::ClobberMemory();
+    copy = copy + 1 < copies ? copy + 1 : 0;
+  }
+  state.SetLabel(name_of(format));
+  if (m == 1) {
+    report(state, 0, static_cast<double>(bytes), peaks().read);
+  } else {
+    report(state, 2.0 * m * n * k, 0, int8 ? peaks().int8 : peaks().bf16);
+  }
+}
+BENCHMARK(BM_QuantGemm)
+    ->ArgNames({"M", "N", "K", "format"})
+    ->ArgsProduct({{1024}, {3072}, {768}, {Format::kQ8, Format::kQ4, Format::kInt8}})
+    ->ArgsProduct({{1024}, {768}, {3072}, {Format::kQ8, Format::kQ4, Format::kInt8}})
+    ->ArgsProduct({{4, 8}, {1536}, {576}, {Format::kQ8, Format::kQ4, Format::kInt8}})
+    ->ArgsProduct({{1}, {1536}, {576}, {Format::kQ8, Format::kQ4, Format::kInt8}})
+    ->ArgsProduct({{1}, {49280}, {576}, {Format::kQ8, Format::kQ4, Format::kInt8}});
 
 // ---- attention
 
