@@ -26,10 +26,8 @@ CodePoints word() {
 // ECMAScript's WhiteSpace and LineTerminator.
 CodePoints space() {
   CodePoints set('\t', '\r');
-  for (const char32_t c :
-       {U' ', U'\u00a0', U'\u1680', U'\u2028', U'\u2029', U'\u202f', U'\u205f', U'\u3000', U'\ufeff'}) {
-    set.add(c, c);
-  }
+  constexpr char32_t kSingles[] = {' ', 0xa0, 0x1680, 0x2028, 0x2029, 0x202f, 0x205f, 0x3000, 0xfeff};
+  for (const char32_t c : kSingles) set.add(c, c);
   set.add(0x2000, 0x200a);
   return set;
 }
@@ -324,7 +322,8 @@ Expr json_characters(const CodePoints& set) {
   escaped.add('"', '"');
   escaped.add('\\', '\\');
   std::vector<Expr> parts = {utf8(set.intersect(escaped.complement()))};
-  for (const auto& [low, high] : set.intersect(escaped).ranges()) {
+  const CodePoints to_escape = set.intersect(escaped);
+  for (const auto& [low, high] : to_escape.ranges()) {
     for (char32_t c = low; c <= high; ++c) parts.push_back(text(json_escape(c)));
   }
   return choice(std::move(parts));
