@@ -24,12 +24,14 @@ enum class ErrorCode {
   kIo,                     // a file could not be opened, read or written
   kOutOfMemory,            // the memory budget does not allow it
   kNumeric,                // NaN or Inf came out of the model
+  kOverloaded,             // too many requests wait already
   kCancelled,              // the caller asked to stop
 };
 
 // The code as it stands in machine-readable errors, e.g. "image_invalid".
 std::string_view code_name(ErrorCode code);
-// The exit code of the command line: 1 internal, 2 usage and bad requests, 4 bad model, 5 files, 130 cancelled.
+// The exit code of the command line: 1 internal, numeric, out of memory and overloaded, 2 usage and bad requests, 4 bad
+// model, 5 files, 130 cancelled.
 int exit_code(ErrorCode code);
 
 // Says in one line what was wanted, what was found, where, and what to do. Thrown for everything that the outside world

@@ -23,14 +23,14 @@ struct SamplingParams {
   double presence_penalty = 0;    // subtracted once from every token that was generated
   double frequency_penalty = 0;   // subtracted once per occurrence
   int no_repeat_ngram_size = 0;   // 0: off
-  std::vector<std::pair<int32_t, double>> logit_bias;  // token id, added to its logit
-  std::optional<uint64_t> seed = std::nullopt;         // the same seed gives the same text; none: a fresh one
+  std::vector<std::pair<int32_t, double>> logit_bias = {};  // token id, added to its logit
+  std::optional<uint64_t> seed = std::nullopt;              // the same seed gives the same text; none: a fresh one
 
   int max_tokens = 0;       // 0: as many as the context holds
   int min_tokens = 0;       // stop tokens cannot be chosen before
   bool ignore_eos = false;  // the model's own stop tokens do not stop
-  std::vector<int32_t> stop_token_ids;
-  std::vector<std::string> stop;  // strings that end the text; they are not part of it
+  std::vector<int32_t> stop_token_ids = {};
+  std::vector<std::string> stop = {};  // strings that end the text; they are not part of it
 };
 
 }  // namespace idefics

@@ -18,6 +18,7 @@ std::string_view code_name(ErrorCode code) {
     case ErrorCode::kIo: return "io";
     case ErrorCode::kOutOfMemory: return "out_of_memory";
     case ErrorCode::kNumeric: return "model_numeric_error";
+    case ErrorCode::kOverloaded: return "overloaded";
     case ErrorCode::kCancelled: return "cancelled";
   }
   return "internal";
@@ -27,6 +28,7 @@ int exit_code(ErrorCode code) {
   switch (code) {
     case ErrorCode::kInternal:
     case ErrorCode::kNumeric:
+    case ErrorCode::kOverloaded:
     case ErrorCode::kOutOfMemory: return 1;
     case ErrorCode::kBadModel: return 4;
     case ErrorCode::kIo: return 5;

@@ -12,7 +12,9 @@ namespace idefics::cli {
 Engine load_engine(const ModelArgument& model, const EngineFlags& flags) {
   Progress loading(true);
   loading.say("loading " + model.folder);
-  Engine engine = Engine::load(model.folder, flags.options());
+  EngineOptions options = flags.options();
+  options.max_num_seqs = 1;  // one question after the other
+  Engine engine = Engine::load(model.folder, options);
   loading.clear();
   const std::vector<std::string>& bad = engine.nonfinite();
   if (!bad.empty())

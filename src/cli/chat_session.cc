@@ -122,7 +122,9 @@ void ChatSession::say(const std::string& text) {
     conversation_.pictures.resize(pictures);
   };
   add_question(text);
-  Request request{conversation_.messages, {}, options_.sampling, options_.skip_special_tokens};
+  Request request{.messages = conversation_.messages,
+                  .sampling = options_.sampling,
+                  .skip_special_tokens = options_.skip_special_tokens};
   request.prompt.images = options_.images;
   bool first = true;
   try {
@@ -135,8 +137,8 @@ void ChatSession::say(const std::string& text) {
     throw;
   }
   print("\n");
-  if (last_->text.empty() && last_->finish_reason == FinishReason::kCancelled) return take_back();
-  conversation_.messages.push_back({"assistant", {ContentPart::of_text(std::string(strip_blank(last_->text)))}});
+  if (last_->text().empty() && last_->finish_reason() == FinishReason::kCancelled) return take_back();
+  conversation_.messages.push_back({"assistant", {ContentPart::of_text(std::string(strip_blank(last_->text())))}});
 }
 
 void ChatSession::add_image(const std::string& path) {
@@ -156,14 +158,14 @@ void ChatSession::clear(const std::string&) {
 void ChatSession::stats(const std::string&) {
   if (!last_) return print("there is no answer yet\n");
   const Timings& t = last_->timings;
-  const size_t prompt = last_->prompt_token_ids.size(), answer = last_->token_ids.size();
+  const size_t prompt = last_->prompt_token_ids.size(), answer = last_->token_ids().size();
   print(
       fmt::format("prompt   {} tokens, {} of them for {} tiles\n"
                   "answer   {} tokens, {:.1f} a second, ended by {}\n"
                   "first    after {:.0f} ms: input {:.0f}, pictures {:.0f}, prompt {:.0f}\n"
                   "context  {} of {} tokens\n",
-                  prompt, last_->image_tokens, last_->tiles, answer, t.decode_tokens_per_s,
-                  finish_reason_name(last_->finish_reason), t.ttft_ms, t.preprocess_ms, t.vision_ms, t.prefill_ms,
+                  prompt, last_->usage.image_tokens, last_->usage.tiles, answer, t.decode_tokens_per_s,
+                  finish_reason_name(last_->finish_reason()), t.ttft_ms, t.preprocess_ms, t.vision_ms, t.prefill_ms,
                   prompt + answer, engine_.max_model_len()));
 }
 

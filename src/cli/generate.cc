@@ -41,14 +41,14 @@ std::string to_json(const Engine& engine, const Answer& answer, double load_ms) 
                                 {"decode_ms", t.decode_ms},
                                 {"decode_tokens_per_s", t.decode_tokens_per_s}};
   const json::object object = {
-      {"text", answer.text},
-      {"token_ids", json::value_from(answer.token_ids)},
+      {"text", answer.text()},
+      {"token_ids", json::value_from(answer.token_ids())},
       {"prompt_token_ids", json::value_from(answer.prompt_token_ids)},
-      {"finish_reason", finish_reason_name(answer.finish_reason)},
+      {"finish_reason", finish_reason_name(answer.finish_reason())},
       {"prompt_tokens", answer.prompt_token_ids.size()},
-      {"image_tokens", answer.image_tokens},
-      {"tiles", answer.tiles},
-      {"generated_tokens", answer.token_ids.size()},
+      {"image_tokens", answer.usage.image_tokens},
+      {"tiles", answer.usage.tiles},
+      {"generated_tokens", answer.token_ids().size()},
       {"seed", answer.seed},
       {"timings", timings},
       {"peak_rss_bytes", peak_rss_bytes()},
@@ -61,7 +61,7 @@ std::string to_json(const Engine& engine, const Answer& answer, double load_ms) 
 // For the one who watches: how fast it went.
 void print_speed(const Answer& answer) {
   if (!is_terminal(STDERR_FILENO)) return;
-  print_note(fmt::format("{} tokens, {:.1f} a second, the first after {:.2f} s\n", answer.token_ids.size(),
+  print_note(fmt::format("{} tokens, {:.1f} a second, the first after {:.2f} s\n", answer.token_ids().size(),
                          answer.timings.decode_tokens_per_s, answer.timings.ttft_ms / 1000),
              Color::kDim);
 }
@@ -69,7 +69,9 @@ void print_speed(const Answer& answer) {
 int run(const Generate& options) {
   const Conversation conversation = options.input.read();
   options.model.require();
-  Request request{conversation.messages, {}, options.sampling.apply({}), options.sampling.skip_special()};
+  Request request{.messages = conversation.messages,
+                  .sampling = options.sampling.apply({}),
+                  .skip_special_tokens = options.sampling.skip_special()};
   request.prompt.images = options.images.options();
 
   const auto start = std::chrono::steady_clock::now();
@@ -83,7 +85,7 @@ int run(const Generate& options) {
   });
   print(options.json ? to_json(engine, answer, load_time.count()) : "\n");
   print_speed(answer);
-  if (answer.finish_reason == FinishReason::kCancelled)
+  if (answer.finish_reason() == FinishReason::kCancelled)
     throw Error(ErrorCode::kCancelled, "interrupted before the answer was complete");
   return 0;
 }

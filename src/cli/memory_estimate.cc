@@ -2,24 +2,20 @@
 
 #include <algorithm>
 
-#include "model/network.h"
+#include "engine/step_runner.h"
 
 namespace idefics::cli {
 
-namespace {
-
-constexpr int kPrefillChunk = 512;  // the default of EngineOptions
-
-}  // namespace
-
 MemoryEstimate estimate_memory(const Idefics3Config& config, const Checkpoint& checkpoint, Element dtype) {
   const KvCache::Shape shape = Network::kv_shape(config, dtype);
+  EngineOptions options;
+  options.max_num_seqs = 1;  // as `generate` and `chat` load it
+  options.max_num_batched_tokens = std::min(options.max_num_batched_tokens, config.get_max_seq_len());
   const int64_t num_pages = (config.get_max_seq_len() + shape.page_size - 1) / shape.page_size;
   return {.weights = count_parameters(config, checkpoint).total() * dtype_bytes(dtype),
           .kv_per_1024_tokens = KvCache::page_bytes(shape) * 1024 / shape.page_size,
           .kv_full_context = KvCache::page_bytes(shape) * num_pages,
-          .scratch = static_cast<int64_t>(
-              Network::scratch_bytes(config, dtype, std::min(kPrefillChunk, config.get_max_seq_len()), num_pages, 1))};
+          .scratch = static_cast<int64_t>(StepRunner::scratch_bytes(config, dtype, options))};
 }
 
 Parameters count_parameters(const Idefics3Config& config, const Checkpoint& checkpoint) {

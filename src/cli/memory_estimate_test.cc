@@ -23,7 +23,7 @@ TEST(MemoryEstimate, is_what_the_engine_takes) {
     for (const auto& [dtype, type] :
          {std::pair(Element::kF32, ComputeType::kF32), std::pair(Element::kBf16, ComputeType::kBf16)}) {
       const MemoryEstimate estimate = estimate_memory(model.config, model.checkpoint, dtype);
-      const Engine::Memory memory = Engine::load(folder, {.dtype = type, .num_threads = 1}).memory();
+      const Engine::Memory memory = Engine::load(folder, {.dtype = type, .num_threads = 1, .max_num_seqs = 1}).memory();
       EXPECT_EQ(estimate.kv_full_context, static_cast<int64_t>(memory.kv_cache)) << folder;
       EXPECT_EQ(estimate.scratch, static_cast<int64_t>(memory.scratch)) << folder;
       // Matrices are padded to whole panels, which only matters where they are tiny.

@@ -44,30 +44,33 @@ TEST(Allocation, is_counted) {
 
 TEST(Allocation, a_step_and_a_choice_allocate_nothing) {
   Engine engine = Engine::load(std::filesystem::path(IDEFICS_SOURCE_DIR) / "models/tiny-cards", {.num_threads = 2});
-  Engine::Parts& parts = engine.parts();
-  const Network& network = *parts.network;
+  engine.generate({.messages = {{"user", {ContentPart::of_text("Hello")}}}, .sampling = {.max_tokens = 1}});
+  StepRunner& runner = engine.parts().runner;  // the engine's threads are there and sleep
   SamplingParams params;
   params.repetition_penalty = 1.1;
   params.presence_penalty = 0.5;
-  Sampler sampler(params, network.config().text_config.vocab_size, {}, 1);
-  std::vector<int32_t> ids(70);
+  SamplerScratch scratch(engine.config().text_config.vocab_size);
+  Sampler sampler(params, {}, 1, scratch);
+  std::vector<int32_t> ids(200);
   std::iota(ids.begin(), ids.end(), 1);
-  const int64_t E = network.config().text_config.hidden_size;
 
-  // A prompt, and then tokens one by one over the border of a page.
-  const auto run = [&](int32_t context, std::span<const int32_t> rows) {
-    const auto T = static_cast<int32_t>(rows.size()), last = T - 1;
-    const Matrix<float> x(parts.x.data(), T, E);
-    network.embed(rows, x);
-    const SequenceRows sequence{0, T, context, parts.pages};
-    network.run(parts.exec(), std::span(&sequence, 1), *parts.cache, x);
-    network.logits(parts.exec(), x, std::span(&last, 1),
-                   Matrix<float>(parts.logits.data(), 1, std::ssize(parts.logits)));
-    return sampler.choose(ids, ids, parts.logits);
+  // A prompt of 70 tokens, and then tokens one by one over the border of a page.
+  StepPlan plan;
+  plan.page_ids = {2, 0};
+  plan.rows.push_back({});
+  const auto run = [&](int32_t context, int32_t num_rows) {
+    plan.num_rows = plan.rows[0].num_rows = num_rows;
+    plan.rows[0].context = context;
+    plan.rows[0].num_pages = (context + num_rows + 127) / 128;
+    const RowTokens tokens{ids, {}, {}};
+    runner.run_rows(plan, std::span(&tokens, 1));
+    const int32_t last = num_rows - 1;
+    const Matrix<float> logits = runner.logits(std::span(&last, 1));
+    sampler.choose(ids, {}, {logits.row(0), static_cast<size_t>(logits.cols())});
   };
   counting = true;
-  int32_t id = run(0, ids);
-  for (int32_t i = 0; i < 100; ++i) id = run(70 + i, std::span(&id, 1));
+  run(0, 70);
+  for (int32_t i = 70; i < 170; ++i) run(i, 1);
   counting = false;
   EXPECT_EQ(allocations, 0);
 }

@@ -5,26 +5,30 @@
 #include <future>
 
 #include "base/thread_pool.h"
+#include "engine/engine_loop.h"
+#include "engine/preparation.h"
 #include "idefics/engine.h"
 #include "model/network.h"
 
 namespace idefics {
 
+// Two threads beside the callers': preparation makes prompts, the loop owns the network. Both have workers that
+// compute.
 struct Engine::Parts {
   Parts(const std::filesystem::path& folder, const EngineOptions& options);
 
-  Exec exec() { return {kernels, pool, arena}; }
-
-  EngineOptions options;
+  EngineOptions options;  // with every default filled in
   const kernels::Table& kernels;
-  ThreadPool pool;
+  ThreadPool pool;  // the loop's
   std::unique_ptr<Network> network;
   Processor processor;
-  Arena arena;
-  std::unique_ptr<KvCache> cache;
-  std::vector<PageId> pages;           // of the one sequence there is
-  std::vector<float> x, logits;        // [chunk, E], [V]
   std::array<float, 768> pixel_table;  // what the bytes of a picture become
+  StepRunner runner;
+  PixelBudget pixels;
+  std::shared_ptr<OpenRequests> open;
+  // In this order: preparation hands over to the loop.
+  EngineLoop loop;
+  Preparation preparation;
 
  private:
   Parts(const std::filesystem::path& folder, const EngineOptions& options, std::future<Processor> reading);

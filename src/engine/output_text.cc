@@ -24,8 +24,9 @@ size_t possible_start(std::string_view text, size_t from, const std::vector<std:
 
 }  // namespace
 
-OutputText::OutputText(const Tokenizer& tokenizer, bool skip_special_tokens, std::vector<std::string> stop)
-    : stop_(std::move(stop)), full_(tokenizer, false), shown_(tokenizer, skip_special_tokens) {}
+OutputText::OutputText(const Tokenizer& tokenizer, bool skip_special_tokens, std::vector<std::string> stop,
+                       bool keep_stop)
+    : stop_(std::move(stop)), keep_stop_(keep_stop), full_(tokenizer, false), shown_(tokenizer, skip_special_tokens) {}
 
 std::string OutputText::push(int32_t id) {
   return take_new(stop_.empty() ? std::string() : full_.push(id), shown_.push(id));
@@ -49,11 +50,15 @@ std::string OutputText::take_new(const std::string& full_piece, std::string show
   }
   full_text_ += full_piece;
   marks_.push_back({full_text_.size(), shown_text_.size()});
-  size_t found = std::string::npos;
-  for (const std::string& s : stop_) found = std::min(found, full_text_.find(s, searched_));
+  size_t found = std::string::npos, length = 0;
+  for (const std::string& s : stop_) {
+    const size_t at = full_text_.find(s, searched_);
+    if (at < found) length = s.size();
+    found = std::min(found, at);
+  }
   if (found != std::string::npos) {
     stopped_ = true;
-    return emit_until(found);
+    return emit_until(keep_stop_ ? found + length : found);
   }
   searched_ = possible_start(full_text_, searched_, stop_);
   return emit_until(searched_);

@@ -19,7 +19,9 @@ namespace idefics {
 // string.
 class OutputText {
  public:
-  OutputText(const Tokenizer& tokenizer, bool skip_special_tokens, std::vector<std::string> stop);
+  // `keep_stop`: the stop string that ends the text is part of it.
+  OutputText(const Tokenizer& tokenizer, bool skip_special_tokens, std::vector<std::string> stop,
+             bool keep_stop = false);
 
   std::string push(int32_t id);  // text that is now certain
   std::string finish();          // the rest, when generation ended
@@ -33,6 +35,7 @@ class OutputText {
     size_t full, shown;
   };
   std::vector<std::string> stop_;
+  bool keep_stop_;
   StreamDecoder full_, shown_;
   std::string full_text_, shown_text_;
   std::vector<Mark> marks_;

@@ -97,18 +97,18 @@ void check_sampling(const SamplingParams& p, int vocab_size) {
   }
 }
 
-Sampler::Sampler(const SamplingParams& params, int vocab_size, std::vector<int32_t> eos, uint64_t seed)
-    : params_(params),
-      eos_(std::move(eos)),
-      seed_(seed),
-      count_(static_cast<size_t>(vocab_size)),
-      order_(static_cast<size_t>(vocab_size)),
-      sorted_(static_cast<size_t>(vocab_size)) {
-  check_sampling(params, vocab_size);
+SamplerScratch::SamplerScratch(int vocab_size)
+    : count(static_cast<size_t>(vocab_size)),
+      order(static_cast<size_t>(vocab_size)),
+      sorted(static_cast<size_t>(vocab_size)) {}
+
+Sampler::Sampler(const SamplingParams& params, std::vector<int32_t> eos, uint64_t seed, SamplerScratch& scratch)
+    : params_(params), eos_(std::move(eos)), seed_(seed), scratch_(&scratch) {
+  check_sampling(params, static_cast<int>(scratch.count.size()));
 }
 
 void Sampler::penalize(std::span<const int32_t> prompt, std::span<const int32_t> generated, std::span<float> logits) {
-  IDEFICS_CHECK(logits.size() == count_.size());
+  IDEFICS_CHECK(logits.size() == scratch_->count.size());
   const auto in_range = [&](int32_t id) { return id >= 0 && id < std::ssize(logits); };
   for (const auto& [id, bias] : params_.logit_bias) logits[static_cast<size_t>(id)] += static_cast<float>(bias);
 
@@ -116,14 +116,14 @@ void Sampler::penalize(std::span<const int32_t> prompt, std::span<const int32_t>
     const auto penalty = static_cast<float>(params_.repetition_penalty);
     for (const auto ids : {prompt, generated}) {
       for (const int32_t id : ids) {
-        if (!in_range(id) || count_[static_cast<size_t>(id)]++ != 0) continue;  // each token once
+        if (!in_range(id) || scratch_->count[static_cast<size_t>(id)]++ != 0) continue;  // each token once
         float& x = logits[static_cast<size_t>(id)];
         x = x < 0 ? x * penalty : x / penalty;
       }
     }
     for (const auto ids : {prompt, generated}) {
       for (const int32_t id : ids) {
-        if (in_range(id)) count_[static_cast<size_t>(id)] = 0;
+        if (in_range(id)) scratch_->count[static_cast<size_t>(id)] = 0;
       }
     }
   }
@@ -144,9 +144,9 @@ void Sampler::penalize(std::span<const int32_t> prompt, std::span<const int32_t>
   }
 
   if (params_.presence_penalty != 0 || params_.frequency_penalty != 0) {
-    for (const int32_t id : generated) count_[static_cast<size_t>(id)] += in_range(id);
+    for (const int32_t id : generated) scratch_->count[static_cast<size_t>(id)] += in_range(id);
     for (const int32_t id : generated) {
-      int32_t& count = count_[static_cast<size_t>(id)];
+      int32_t& count = scratch_->count[static_cast<size_t>(id)];
       if (count == 0) continue;  // seen above
       logits[static_cast<size_t>(id)] -= static_cast<float>(params_.frequency_penalty) * static_cast<float>(count) +
                                          static_cast<float>(params_.presence_penalty);
@@ -169,27 +169,27 @@ void Sampler::warp(std::span<float> logits) {
 
 void Sampler::keep_top_k(std::span<float> logits) {
   if (params_.top_k >= std::ssize(logits)) return;
-  std::copy(logits.begin(), logits.end(), sorted_.begin());
-  const auto kth = sorted_.begin() + params_.top_k - 1;
-  std::nth_element(sorted_.begin(), kth, sorted_.end(), std::greater<>());
+  std::copy(logits.begin(), logits.end(), scratch_->sorted.begin());
+  const auto kth = scratch_->sorted.begin() + params_.top_k - 1;
+  std::nth_element(scratch_->sorted.begin(), kth, scratch_->sorted.end(), std::greater<>());
   for (float& x : logits) {
     if (x < *kth) x = kNever;
   }
 }
 
 void Sampler::keep_top_p(std::span<float> logits) {
-  std::iota(order_.begin(), order_.end(), 0);
+  std::iota(scratch_->order.begin(), scratch_->order.end(), 0);
   // Ascending; among equal logits the smaller id falls first, which is what a stable ascending sort of the reference
   // does.
-  std::stable_sort(order_.begin(), order_.end(), [&](int32_t a, int32_t b) {
+  std::stable_sort(scratch_->order.begin(), scratch_->order.end(), [&](int32_t a, int32_t b) {
     return logits[static_cast<size_t>(a)] < logits[static_cast<size_t>(b)];
   });
-  const float most = logits[static_cast<size_t>(order_.back())];
+  const float most = logits[static_cast<size_t>(scratch_->order.back())];
   double total = 0;
   for (const float x : logits) total += std::exp(static_cast<double>(x) - most);
   double sum = 0;
-  for (size_t i = 0; i + 1 < order_.size(); ++i) {
-    float& x = logits[static_cast<size_t>(order_[i])];
+  for (size_t i = 0; i + 1 < scratch_->order.size(); ++i) {
+    float& x = logits[static_cast<size_t>(scratch_->order[i])];
     sum += std::exp(static_cast<double>(x) - most) / total;
     if (sum > 1 - params_.top_p) break;
     x = kNever;
@@ -222,10 +222,11 @@ int32_t Sampler::draw(std::span<const float> logits, uint64_t number) const {
 }
 
 int32_t Sampler::choose(std::span<const int32_t> prompt, std::span<const int32_t> generated, std::span<float> logits) {
-  if (find_peak(logits).has_nan) {
+  const Peak peak = find_peak(logits);
+  if (peak.has_nan || peak.most == std::numeric_limits<float>::infinity()) {
     throw Error(
         ErrorCode::kNumeric,
-        fmt::format("model: NaN among the logits of token {}; the weights are damaged or overflow in this dtype",
+        fmt::format("model: NaN or Inf among the logits of token {}; the weights are damaged or overflow in this dtype",
                     generated.size()));
   }
   penalize(prompt, generated, logits);

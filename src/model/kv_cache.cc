@@ -1,5 +1,7 @@
 #include "model/kv_cache.h"
 
+#include <cstring>
+
 namespace idefics {
 
 namespace {
@@ -26,6 +28,12 @@ KvCache::KvCache(const Shape& shape, int64_t num_pages)
       num_pages_(num_pages),
       memory_(static_cast<size_t>(num_pages * page_bytes(shape)), "the KV cache") {
   IDEFICS_CHECK(shape.page_size % kernels::kBlock == 0 && num_pages > 0);
+}
+
+void KvCache::copy_page(PageId from, PageId to) {
+  IDEFICS_CHECK(from >= 0 && from < num_pages_ && to >= 0 && to < num_pages_ && from != to);
+  const int64_t bytes = page_bytes(shape_);
+  std::memcpy(memory_.data() + to * bytes, memory_.data() + from * bytes, static_cast<size_t>(bytes));
 }
 
 ops::KvBlocks KvCache::blocks(Arena& arena, int layer, std::span<const PageId> pages) const {

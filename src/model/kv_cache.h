@@ -29,6 +29,8 @@ class KvCache {
   static int64_t page_bytes(const Shape& shape);
   size_t bytes() const { return memory_.size(); }
 
+  void copy_page(PageId from, PageId to);
+
   // The blocks of one layer of a sequence that owns `pages`, in order. The pointer tables come from the arena.
   ops::KvBlocks blocks(Arena& arena, int layer, std::span<const PageId> pages) const;
   // Takes from a measuring arena what blocks() takes for `num_pages` pages.

@@ -1,6 +1,7 @@
 // What a Processor is made of; for this library's own rooms.
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "base/thread_pool.h"
@@ -25,12 +26,21 @@ struct Processor::Parts {
   std::vector<int32_t> stop_ids;
   ImageLimits limits;
 
+  // Called with each picture of a prompt right after it was cut; it may take the tiles away, so that not all pictures
+  // are in memory at once.
+  using ImageSink = std::function<void(int index, PromptImage& image)>;
+
   // Processor::prompt and Processor::cut with the threads of `pool`, which may be null.
-  Prompt prompt(std::span<const Message> messages, const PromptOptions& options, ThreadPool* pool) const;
+  Prompt prompt(std::span<const Message> messages, const PromptOptions& options, ThreadPool* pool,
+                const ImageSink& sink = {}) const;
+  // The prompt of plain text, in which nothing is a control token.
+  Prompt plain_prompt(std::string_view text) const;
+  // The prompt of ids that a user gave. None of them is a picture's place.
+  Prompt token_prompt(std::vector<int32_t> ids) const;
   PromptImage cut(std::string_view file_bytes, const ImageOptions& options, ThreadPool* pool) const;
   // Expands `text`, whose ranges `untrusted` a user wrote, with the pictures `files`, and tokenises it.
   Prompt build(std::string_view text, std::span<const TextRange> untrusted, std::span<const std::string_view> files,
-               const ImageOptions& options, bool add_special_tokens, ThreadPool* pool) const;
+               const ImageOptions& options, bool add_special_tokens, ThreadPool* pool, const ImageSink& sink) const;
 };
 
 }  // namespace idefics

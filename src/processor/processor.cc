@@ -132,6 +132,18 @@ void locate_tiles(Prompt& prompt, int image_token_id, int image_seq_len, const s
   }
 }
 
+// What the tokenizer gave must be what the model can embed.
+void check_ids(const Processor::Parts& parts, std::span<const int32_t> ids) {
+  if (ids.empty()) throw Error(ErrorCode::kPromptEmpty, "prompt: it has no tokens; write a question");
+  for (const int32_t id : ids) {
+    if (id >= parts.config.text_config.vocab_size) {
+      throw Error(ErrorCode::kBadModel,
+                  fmt::format("{}: the prompt contains token {} ({}), but the model has only {} embeddings",
+                              parts.folder, id, parts.tokenizer.token_bytes(id), parts.config.text_config.vocab_size));
+    }
+  }
+}
+
 }  // namespace
 
 Processor::Processor(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
@@ -216,8 +228,8 @@ Prompt Processor::prompt(std::span<const Message> messages, const PromptOptions&
   return parts_->prompt(messages, options, nullptr);
 }
 
-Prompt Processor::Parts::prompt(std::span<const Message> messages, const PromptOptions& options,
-                                ThreadPool* pool) const {
+Prompt Processor::Parts::prompt(std::span<const Message> messages, const PromptOptions& options, ThreadPool* pool,
+                                const ImageSink& sink) const {
   check_messages(messages);
   if (!chat_template) {
     throw Error(ErrorCode::kBadModel,
@@ -236,18 +248,18 @@ Prompt Processor::Parts::prompt(std::span<const Message> messages, const PromptO
       if (part.type == ContentPart::Type::kImage) files.push_back(part.image);
     }
   }
-  return build(rendered.text, rendered.untrusted, files, options.images, false, pool);
+  return build(rendered.text, rendered.untrusted, files, options.images, false, pool, sink);
 }
 
 Prompt Processor::raw_prompt(std::string_view text, std::span<const std::string> images,
                              const PromptOptions& options) const {
   const std::vector<std::string_view> files(images.begin(), images.end());
-  return parts_->build(text, {}, files, options.images, true, nullptr);
+  return parts_->build(text, {}, files, options.images, true, nullptr, {});
 }
 
 Prompt Processor::Parts::build(std::string_view text, std::span<const TextRange> untrusted,
                                std::span<const std::string_view> files, const ImageOptions& options,
-                               bool add_special_tokens, ThreadPool* pool) const {
+                               bool add_special_tokens, ThreadPool* pool, const ImageSink& sink) const {
   const std::vector<size_t> places = find_placeholders(text, untrusted);
   if (places.size() != files.size()) {
     throw Error(ErrorCode::kTooManyImages,
@@ -263,6 +275,7 @@ Prompt Processor::Parts::build(std::string_view text, std::span<const TextRange>
     } catch (const Error& e) {
       throw e.with_context(fmt::format("image {}", i + 1));
     }
+    if (sink) sink(static_cast<int>(i), prompt.images.back());
     grids.push_back({prompt.images.back().rows, prompt.images.back().cols});
   }
   ExpandedText expanded = expand_placeholders(text, untrusted, places, grids, processor.image_seq_len);
@@ -270,15 +283,30 @@ Prompt Processor::Parts::build(std::string_view text, std::span<const TextRange>
                    ? tokenizer.encode(expanded.text, {.add_special_tokens = add_special_tokens, .untrusted = false})
                    : tokenizer.encode_mixed(expanded.text, expanded.untrusted);
   prompt.text = std::move(expanded.text);
-  if (prompt.ids.empty()) throw Error(ErrorCode::kPromptEmpty, "prompt: it has no tokens; write a question");
-  for (const int32_t id : prompt.ids) {
-    if (id >= config.text_config.vocab_size) {
-      throw Error(ErrorCode::kBadModel,
-                  fmt::format("{}: the prompt contains token {} ({}), but the model has only {} embeddings", folder, id,
-                              tokenizer.token_bytes(id), config.text_config.vocab_size));
+  check_ids(*this, prompt.ids);
+  locate_tiles(prompt, config.image_token_id, processor.image_seq_len, folder);
+  return prompt;
+}
+
+Prompt Processor::Parts::plain_prompt(std::string_view text) const {
+  if (!is_utf8(text)) throw Error(ErrorCode::kInvalidValue, "prompt: the text is not UTF-8");
+  Prompt prompt;
+  prompt.text = text;
+  prompt.ids = tokenizer.encode(text, {.add_special_tokens = true, .untrusted = true});
+  check_ids(*this, prompt.ids);
+  return prompt;
+}
+
+Prompt Processor::Parts::token_prompt(std::vector<int32_t> ids) const {
+  if (ids.empty()) throw Error(ErrorCode::kPromptEmpty, "prompt: it has no tokens; give at least one");
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= config.text_config.vocab_size) {
+      throw Error(ErrorCode::kInvalidValue, fmt::format("prompt: token id {} is outside the vocabulary of {}", id,
+                                                        config.text_config.vocab_size));
     }
   }
-  locate_tiles(prompt, config.image_token_id, processor.image_seq_len, folder);
+  Prompt prompt;
+  prompt.ids = std::move(ids);
   return prompt;
 }
 

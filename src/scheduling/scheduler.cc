@@ -251,9 +251,8 @@ void Scheduler::grant_drafts() {
 void Scheduler::plan_chunk(Sequence& sequence) {
   share_published(sequence);
   const int32_t rows = options_.max_rows - plan_.num_rows;
-  const int32_t end =
-      end_of_features(sequence, sequence.num_computed + std::min(rows, sequence.num_known - sequence.num_computed));
-  if (end > sequence.num_computed) add_rows(sequence, end - sequence.num_computed);
+  const int32_t end = sequence.num_computed + std::min(rows, sequence.num_known - sequence.num_computed);
+  if (end > sequence.num_computed && features_are_ready(sequence, end)) add_rows(sequence, end - sequence.num_computed);
 }
 
 // Pages that another sequence published while this one was on its way.
@@ -273,14 +272,15 @@ void Scheduler::share_published(Sequence& sequence) {
   }
 }
 
-// Where a chunk that would like to reach `end` has to stop for want of features.
-int32_t Scheduler::end_of_features(const Sequence& sequence, int32_t end) const {
+// A chunk waits for all its tiles: every chunk reads all weights, so few large ones are cheaper than one after each
+// tile.
+bool Scheduler::features_are_ready(const Sequence& sequence, int32_t end) const {
   for (auto i = static_cast<size_t>(sequence.next_tile); i < sequence.tiles.size(); ++i) {
     const SequenceTile& tile = sequence.tiles[i];
     if (tile.first >= end) break;
-    if (!tiles_.is_ready(tile.key)) return std::max(tile.first, sequence.num_computed);
+    if (!tiles_.is_ready(tile.key)) return false;
   }
-  return end;
+  return true;
 }
 
 void Scheduler::plan_tiles(const Sequence& sequence) {

@@ -24,7 +24,7 @@
 // computing, but for its last token. A published page never changes. Pages that nobody owns stay findable until they
 // are needed, the one left longest ago first, the end of a prefix before its beginning.
 //
-// Tiles. A chunk holds image tokens only of tiles whose features are there since an earlier step. The tiles that the
+// Tiles. A chunk is computed when the features of all its tiles are there since an earlier step. The tiles that the
 // next max_rows tokens of a prompt need are planned, max_tiles per step; equal keys are encoded once while anybody
 // needs them; tiles wholly inside a shared prefix are not needed at all.
 //
@@ -111,7 +111,7 @@ class Scheduler {
   void grant_drafts();
   void plan_chunk(Sequence& sequence);
   void share_published(Sequence& sequence);
-  int32_t end_of_features(const Sequence& sequence, int32_t end) const;
+  bool features_are_ready(const Sequence& sequence, int32_t end) const;
   void plan_tiles(const Sequence& sequence);
   void add_rows(Sequence& sequence, int32_t num_rows);
 

@@ -24,10 +24,10 @@ TEST(AnswersGolden, float32_gives_the_tokens_of_the_reference) {
     std::string streamed;
     const Answer answer = engine.generate(request, {.text = [&](std::string_view delta) { streamed += delta; }});
     family.check(answer.prompt_token_ids == json::value_to<std::vector<int32_t>>(row.at("prompt_token_ids")) &&
-                     answer.token_ids == json::value_to<std::vector<int32_t>>(row.at("token_ids")) &&
-                     answer.text == row.at("text").as_string() && streamed == answer.text &&
-                     answer.finish_reason == FinishReason::kStop,
-                 image + " \"" + question + "\": \"" + answer.text + "\"");
+                     answer.token_ids() == json::value_to<std::vector<int32_t>>(row.at("token_ids")) &&
+                     answer.text() == row.at("text").as_string() && streamed == answer.text() &&
+                     answer.finish_reason() == FinishReason::kStop,
+                 image + " \"" + question + "\": \"" + answer.text() + "\"");
   }
 }
 

@@ -41,7 +41,8 @@ std::string verdict(const json::object& row) {
   if (const json::array* ids = params.find_array("eos")) eos = numbers<int32_t>(*ids);
   const bool refused_wanted = row.contains("error");
   try {
-    Sampler sampler(params_of(params), static_cast<int>(logits.size()), eos, 1);
+    SamplerScratch scratch(static_cast<int>(logits.size()));
+    Sampler sampler(params_of(params), eos, 1, scratch);
     std::vector<float> scores = logits;
     sampler.penalize(prompt, generated, scores);
     const auto greedy = std::max_element(scores.begin(), scores.end()) - scores.begin();

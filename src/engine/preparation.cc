@@ -1,0 +1,147 @@
+#include "engine/preparation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <new>
+#include <random>
+
+#include "engine/failures.h"
+#include "engine/sampler.h"
+
+namespace idefics {
+
+namespace {
+
+constexpr int kMostChoices = 128, kMostLogprobs = 20;
+
+void check_range(const char* name, int value, int min, int max) {
+  if (value >= min && value <= max) return;
+  throw Error(ErrorCode::kInvalidValue, fmt::format("{} is {}, wanted {} to {}", name, value, min, max));
+}
+
+void check_request(const Request& request, int vocab_size) {
+  check_sampling(request.sampling, vocab_size);
+  check_range("n", request.n, 1, kMostChoices);
+  check_range("logprobs", request.logprobs.value_or(0), 0, kMostLogprobs);
+  check_range("prompt_logprobs", request.prompt_logprobs.value_or(0), 0, kMostLogprobs);
+  const int kinds = int{!request.messages.empty()} + int{request.text.has_value()} + int{request.token_ids.has_value()};
+  if (kinds > 1)
+    throw Error(ErrorCode::kInvalidValue, "request: messages, text and token ids exclude each other; give one of them");
+}
+
+std::vector<int32_t> collect_stop_ids(const SamplingParams& sampling, const Processor& processor) {
+  std::vector<int32_t> ids = sampling.stop_token_ids;
+  if (!sampling.ignore_eos) ids.insert(ids.end(), processor.stop_ids().begin(), processor.stop_ids().end());
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
+std::vector<TileKey> tile_keys(std::string_view salt, const PromptImage& image, ThreadPool& pool) {
+  std::vector<TileKey> keys(static_cast<size_t>(image.count));
+  std::atomic<bool> failed = false;
+  pool.parallel_for(image.count, 1, [&](int64_t begin, int64_t end) {
+    try {  // the pool takes no exceptions
+      for (int64_t i = begin; i < end; ++i)
+        keys[static_cast<size_t>(i)] = tile_key(salt, image.side, image.tile(static_cast<int>(i)));
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+  });
+  if (failed) throw std::bad_alloc();
+  return keys;
+}
+
+}  // namespace
+
+Preparation::Preparation(const Processor& processor, const EngineOptions& options, OpenRequests& open,
+                         PixelBudget& pixels, Deliver deliver)
+    : processor_(processor),
+      options_(options),
+      open_(open),
+      pixels_(pixels),
+      deliver_(std::move(deliver)),
+      thread_([this] { run(); }) {}
+
+Preparation::~Preparation() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+  for (const auto& job : queue_) open_.end(*job, cancelled_error());
+}
+
+void Preparation::post(std::shared_ptr<Job> job) {
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back(std::move(job));
+  }
+  wake_.notify_one();
+}
+
+void Preparation::run() {
+  ThreadPool pool(options_.num_threads);
+  while (true) {
+    std::shared_ptr<Job> job;
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [&] { return stop_ || !queue_.empty(); });
+      if (stop_) return;
+      job = std::move(queue_.front());
+      queue_.pop_front();
+    }
+    try {
+      if (job->cancelled) throw cancelled_error();
+      prepare(*job, pool);
+      deliver_(job);
+    } catch (...) {
+      open_.end(*job, current_error());
+    }
+  }
+}
+
+void Preparation::prepare(Job& job, ThreadPool& pool) const {
+  const Request& request = job.request;
+  check_request(request, processor_.vocab_size());
+  job.seed = request.sampling.seed ? *request.sampling.seed : std::random_device{}();
+  job.stop_ids = collect_stop_ids(request.sampling, processor_);
+
+  std::vector<std::vector<TileKey>> keys;  // by picture
+  job.prompt = make_prompt(job, pool, keys);
+  for (const TileSpan& span : job.prompt.tiles) {
+    job.tiles.push_back({span.first, keys[static_cast<size_t>(span.image)][static_cast<size_t>(span.tile)]});
+  }
+  // The logits of a prompt's tokens are there only when they are computed.
+  if (options_.enable_prefix_caching && !request.prompt_logprobs) {
+    job.keys = BlockKeyChain(request.cache_salt, options_.page_size);
+    job.keys.extend(job.prompt.ids, job.tiles, processor_.config().image_seq_len);
+  }
+  if (request.prompt_logprobs) job.prompt_logprobs.resize(job.prompt.ids.size());
+  job.usage = {.prompt_tokens = static_cast<int>(job.prompt.ids.size()),
+               .image_tokens = job.prompt.num_image_tokens,
+               .tiles = static_cast<int>(job.tiles.size())};
+  job.prepared_ms = job.timings.preprocess_ms = job.since_submit.ms();
+}
+
+Prompt Preparation::make_prompt(Job& job, ThreadPool& pool, std::vector<std::vector<TileKey>>& keys) const {
+  const Request& request = job.request;
+  const Processor::Parts& parts = processor_.parts();
+  if (request.text) return parts.plain_prompt(*request.text);
+  if (request.token_ids) return parts.token_prompt(*request.token_ids);
+  std::vector<std::string_view> files;
+  for (const Message& message : request.messages) {
+    for (const ContentPart& part : message.content) {
+      if (part.type == ContentPart::Type::kImage) files.push_back(part.image);
+    }
+  }
+  job.pictures.set(std::move(files), request.prompt.images, pixels_);
+  return parts.prompt(request.messages, request.prompt, &pool, [&](int picture, PromptImage& image) {
+    keys.push_back(tile_keys(request.cache_salt, image, pool));
+    job.pictures.offer(picture, image);
+  });
+}
+
+}  // namespace idefics

@@ -1,0 +1,114 @@
+#include "engine/step_runner.h"
+
+#include <algorithm>
+
+#include "engine/prompt_lookup.h"
+
+namespace idefics {
+
+namespace {
+
+KvCache::Shape kv_shape(const EngineOptions& options, const Idefics3Config& config, Element dtype) {
+  KvCache::Shape shape = Network::kv_shape(config, dtype);
+  shape.page_size = options.page_size;
+  return shape;
+}
+
+int64_t pages_for(int64_t tokens, const EngineOptions& options) {
+  return (tokens + options.page_size - 1) / options.page_size;
+}
+
+}  // namespace
+
+int StepRunner::max_logit_rows(const EngineOptions& options) { return options.max_num_seqs + PromptLookup::kMost; }
+
+int64_t StepRunner::num_pages(const EngineOptions& options, const Network& network) {
+  constexpr int64_t kTokensPerSequence = 2048;
+  const Idefics3Config& config = network.config();
+  if (options.kv_cache_bytes) {
+    const int64_t page = KvCache::page_bytes(kv_shape(options, config, network.dtype()));
+    return std::max<int64_t>(1, static_cast<int64_t>(*options.kv_cache_bytes) / page);
+  }
+  const int64_t context = config.get_max_seq_len();
+  return std::max(pages_for(context, options),
+                  options.max_num_seqs * pages_for(std::min(context, kTokensPerSequence), options));
+}
+
+size_t StepRunner::scratch_bytes(const Idefics3Config& config, Element dtype, const EngineOptions& options) {
+  return Network::scratch_bytes(config, dtype, options.max_num_batched_tokens,
+                                pages_for(config.get_max_seq_len(), options), max_logit_rows(options));
+}
+
+StepRunner::StepRunner(const EngineOptions& options, const Network& network, const kernels::Table& kernels,
+                       ThreadPool& pool, const std::array<float, 768>& pixel_table)
+    : network_(network),
+      kernels_(kernels),
+      pool_(pool),
+      pixel_table_(pixel_table),
+      arena_(scratch_bytes(network.config(), network.dtype(), options), "scratch"),
+      cache_(kv_shape(options, network.config(), network.dtype()), num_pages(options, network)),
+      vision_(static_cast<size_t>(network.config().image_seq_len()) *
+                  static_cast<size_t>(network.config().text_config.hidden_size),
+              options.vision_cache_bytes),
+      x_(static_cast<size_t>(options.max_num_batched_tokens) *
+         static_cast<size_t>(network.config().text_config.hidden_size)),
+      logits_(static_cast<size_t>(max_logit_rows(options)) *
+              static_cast<size_t>(network.config().text_config.vocab_size)),
+      ids_(static_cast<size_t>(options.max_num_batched_tokens)) {
+  sequences_.reserve(static_cast<size_t>(options.max_num_seqs));
+}
+
+void StepRunner::copy_pages(std::span<const StepPlan::PageCopy> copies) {
+  for (const StepPlan::PageCopy& copy : copies) cache_.copy_page(copy.from, copy.to);
+}
+
+void StepRunner::run_rows(const StepPlan& plan, std::span<const RowTokens> tokens) {
+  const int64_t E = network_.config().text_config.hidden_size;
+  num_rows_ = plan.num_rows;
+  const Matrix<float> x(x_.data(), num_rows_, E);
+  sequences_.clear();
+  for (size_t i = 0; i < plan.rows.size(); ++i) {
+    const StepPlan::Rows& rows = plan.rows[i];
+    const auto known = static_cast<size_t>(rows.num_rows - rows.num_drafts),
+               drafts = static_cast<size_t>(rows.num_drafts);
+    const auto at = ids_.begin() + rows.first_row;
+    std::ranges::copy(tokens[i].known.subspan(static_cast<size_t>(rows.context), known), at);
+    std::ranges::copy(tokens[i].drafts.first(drafts), at + static_cast<std::ptrdiff_t>(known));
+    sequences_.push_back({rows.first_row, rows.num_rows, rows.context, plan.pages(rows)});
+  }
+  network_.embed(std::span(ids_).first(static_cast<size_t>(num_rows_)), x);
+  for (size_t i = 0; i < plan.rows.size(); ++i) place_features(plan.rows[i], tokens[i].tiles, x);
+  network_.run(exec(), sequences_, cache_, x);
+}
+
+// Writes features over the rows of image tokens. Tiles belong to the prompt alone: an image token that the model
+// generates keeps its ordinary embedding.
+void StepRunner::place_features(const StepPlan::Rows& rows, std::span<const SequenceTile> tiles,
+                                Matrix<float> x) const {
+  const int64_t S = network_.config().image_seq_len(), E = x.cols();
+  const auto after = std::ranges::upper_bound(tiles, rows.context - S, {}, &SequenceTile::first);
+  for (auto tile = after; tile != tiles.end() && tile->first < rows.context + rows.num_rows; ++tile) {
+    const int64_t begin = std::max<int64_t>(tile->first, rows.context),
+                  end = std::min<int64_t>(tile->first + S, rows.context + rows.num_rows);
+    const float* from = vision_.features(tile->key).data() + (begin - tile->first) * E;
+    std::copy_n(from, (end - begin) * E, x.row(rows.first_row + begin - rows.context));
+  }
+}
+
+Matrix<float> StepRunner::logits(std::span<const int32_t> rows) {
+  const int64_t V = network_.config().text_config.vocab_size;
+  IDEFICS_CHECK(std::ssize(rows) * V <= std::ssize(logits_));
+  const Matrix<float> logits(logits_.data(), std::ssize(rows), V);
+  const Matrix<float> x(x_.data(), num_rows_, network_.config().text_config.hidden_size);
+  network_.logits(exec(), x, rows, logits);
+  return logits;
+}
+
+void StepRunner::encode(const TileKey& key, std::span<const uint8_t> rgb) {
+  const Idefics3Config& config = network_.config();
+  const std::span<float> features = vision_.add_pinned(key);
+  network_.encode(exec(), {rgb, pixel_table_},
+                  Matrix<float>(features.data(), config.image_seq_len(), config.text_config.hidden_size));
+}
+
+}  // namespace idefics
