@@ -22,22 +22,7 @@ constexpr int64_t kMaxCount = 100'000;  // of minLength, maxItems, ...
 // Up to this many characters are counted with all their escapes in line, which makes masks cheapest.
 constexpr int64_t kMaxInline = 256;
 
-constexpr std::string_view kObjectKeys[] = {"properties", "required", "additionalProperties", "minProperties",
-                                            "maxProperties"};
-constexpr std::string_view kArrayKeys[] = {"items", "prefixItems", "minItems", "maxItems", "uniqueItems"};
-constexpr std::string_view kStringKeys[] = {"minLength", "maxLength", "pattern", "format"};
-constexpr std::string_view kNumberKeys[] = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"};
 constexpr std::string_view kOtherKeys[] = {"type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"};
-
-template <size_t N>
-bool is_one_of(std::string_view key, const std::string_view (&keys)[N]) {
-  return std::find(std::begin(keys), std::end(keys), key) != std::end(keys);
-}
-
-template <size_t N>
-bool has_any(const json::object& schema, const std::string_view (&keys)[N]) {
-  return std::any_of(std::begin(keys), std::end(keys), [&](std::string_view key) { return schema.contains(key); });
-}
 
 bool is_boolean(const json::value* value, bool wanted) {
   return value != nullptr && value->is_bool() && value->get_bool() == wanted;
@@ -163,8 +148,8 @@ class Compiler {
 
   void check_keywords(const json::object& schema, const std::string& where) {
     for (const auto& [key, value] : schema) {
-      const bool known = is_annotation(key) || is_one_of(key, kObjectKeys) || is_one_of(key, kArrayKeys) ||
-                         is_one_of(key, kStringKeys) || is_one_of(key, kNumberKeys) || is_one_of(key, kOtherKeys);
+      const bool known = is_annotation(key) || is_typed_keyword(key) ||
+                         std::find(std::begin(kOtherKeys), std::end(kOtherKeys), key) != std::end(kOtherKeys);
       if (!known) fail(fmt::format("{}: the keyword {} is not supported", where, describe(json::value(key))));
     }
     if (schema.contains("$id") && &schema != document_.root().if_object() && schema.contains("$ref")) {
@@ -271,16 +256,10 @@ class Compiler {
 
   // Without "type", the keywords say which kinds are meant; without any, every kind is.
   Expr by_type(const json::object& schema, const std::string& where) {
-    auto types = schema_types(schema, where);
-    if (!schema.contains("type")) {
-      std::set<JsonType> meant;
-      if (has_any(schema, kObjectKeys)) meant.insert(JsonType::kObject);
-      if (has_any(schema, kArrayKeys)) meant.insert(JsonType::kArray);
-      if (has_any(schema, kStringKeys)) meant.insert(JsonType::kString);
-      if (has_any(schema, kNumberKeys)) meant.insert(JsonType::kNumber);
-      if (meant.empty()) return call(any().value);
-      types = meant;
-    }
+    const auto types = written_types(schema, where);
+    const bool says_more =
+        std::any_of(schema.begin(), schema.end(), [](const auto& entry) { return is_typed_keyword(entry.key()); });
+    if (!schema.contains("type") && !says_more) return call(any().value);
     std::vector<Expr> parts;
     for (const JsonType type : types) parts.push_back(of_type(type, schema, where));
     return choice(std::move(parts));

@@ -155,7 +155,7 @@ class Validator {
     };
     return x >= bound("minimum", -INFINITY) && x <= bound("maximum", INFINITY) &&
            x > bound("exclusiveMinimum", -INFINITY) && x < bound("exclusiveMaximum", INFINITY) &&
-           (!s.contains("multipleOf") || std::fmod(x, bound("multipleOf", 1)) == 0);
+           (!s.contains("multipleOf") || v.as_int64() % s.at("multipleOf").to_number<int64_t>() == 0);
   }
 
   static bool string_fits(const json::object& s, const json::value& v) {

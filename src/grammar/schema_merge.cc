@@ -19,6 +19,22 @@ constexpr std::array kTypes = {
     std::pair{"null", JsonType::kNull},
 };
 
+constexpr std::string_view kObjectKeys[] = {"properties", "required", "additionalProperties", "minProperties",
+                                            "maxProperties"};
+constexpr std::string_view kArrayKeys[] = {"items", "prefixItems", "minItems", "maxItems", "uniqueItems"};
+constexpr std::string_view kStringKeys[] = {"minLength", "maxLength", "pattern", "format"};
+constexpr std::string_view kNumberKeys[] = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"};
+
+template <size_t N>
+bool is_one_of(std::string_view key, const std::string_view (&keys)[N]) {
+  return std::find(std::begin(keys), std::end(keys), key) != std::end(keys);
+}
+
+template <size_t N>
+bool has_any(const json::object& schema, const std::string_view (&keys)[N]) {
+  return std::any_of(std::begin(keys), std::end(keys), [&](std::string_view key) { return schema.contains(key); });
+}
+
 const char* type_name(JsonType type) {
   return std::find_if(kTypes.begin(), kTypes.end(), [type](const auto& t) { return t.second == type; })->first;
 }
@@ -154,6 +170,21 @@ std::set<JsonType> schema_types(const json::object& schema, const std::string& w
   }
   if (types.contains(JsonType::kNumber)) types.erase(JsonType::kInteger);
   return types;
+}
+
+std::set<JsonType> written_types(const json::object& schema, const std::string& where) {
+  if (schema.contains("type")) return schema_types(schema, where);
+  std::set<JsonType> types;
+  if (has_any(schema, kObjectKeys)) types.insert(JsonType::kObject);
+  if (has_any(schema, kArrayKeys)) types.insert(JsonType::kArray);
+  if (has_any(schema, kStringKeys)) types.insert(JsonType::kString);
+  if (has_any(schema, kNumberKeys)) types.insert(JsonType::kNumber);
+  return types.empty() ? schema_types(schema, where) : types;
+}
+
+bool is_typed_keyword(std::string_view key) {
+  return is_one_of(key, kObjectKeys) || is_one_of(key, kArrayKeys) || is_one_of(key, kStringKeys) ||
+         is_one_of(key, kNumberKeys);
 }
 
 bool has_type(const json::value& value, const std::set<JsonType>& types) {
@@ -315,7 +346,8 @@ bool SchemaDocument::disjoint(const json::value& first, const json::value& secon
       if (all) return true;
     }
   }
-  const auto types = common_types(schema_types(x, where), schema_types(y, where));
+  std::set<JsonType> types = common_types(written_types(x, where), schema_types(y, where));
+  types.merge(common_types(schema_types(x, where), written_types(y, where)));
   json::array scratch_x, scratch_y;
   const json::array *values_x = listed(x, scratch_x), *values_y = listed(y, scratch_y);
   if (values_x != nullptr && values_y != nullptr && common_values(*values_x, *values_y).empty()) return true;

@@ -16,6 +16,8 @@ enum class JsonType { kObject, kArray, kString, kInteger, kNumber, kBoolean, kNu
 
 // What "type" says; all kinds when it is missing. kNumber includes integers.
 std::set<JsonType> schema_types(const json::object& schema, const std::string& where);
+// The kinds that are written: those of "type"; without it, those that the other keywords speak of; without any, all.
+std::set<JsonType> written_types(const json::object& schema, const std::string& where);
 bool has_type(const json::value& value, const std::set<JsonType>& types);
 
 // A schema document. Threads: const.
@@ -31,7 +33,7 @@ class SchemaDocument {
   // schema.
   json::value merge(const json::value& a, const json::value& b, const std::string& where, int depth = 0) const;
 
-  // True only when it is certain that no value satisfies both.
+  // True only when it is certain that no value that is written for one of them satisfies the other.
   bool disjoint(const json::value& a, const json::value& b, const std::string& where, int depth = 0) const;
 
  private:
@@ -46,6 +48,8 @@ class SchemaDocument {
   Budget& budget_;
 };
 
+// Supported keywords that speak of one kind of values.
+bool is_typed_keyword(std::string_view key);
 // Keywords that say nothing about which values are valid.
 bool is_annotation(std::string_view key);
 
