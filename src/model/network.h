@@ -30,6 +30,7 @@ class Network {
   size_t weight_bytes() const { return memory_.capacity(); }
   // The tensors that hold NaN or Inf, by name.
   const std::vector<std::string>& nonfinite() const { return nonfinite_; }
+  const TextWeights& text() const { return text_; }
 
   // One tile to its S feature rows.
   //   features  [S, E] float32

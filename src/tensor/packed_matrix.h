@@ -28,6 +28,7 @@ class PackedMatrix {
   int32_t k() const { return k_; }
   int32_t num_panels() const { return kernels::num_panels(n_); }
   const void* data() const { return data_; }
+  size_t bytes() const { return kernels::packed_bytes(n_, k_, dtype_); }  // of the panels
   const float* bias() const { return bias_.empty() ? nullptr : bias_.data(); }
 
   // Row n of W, widened. Reads one element per 256 bytes: meant for single rows (a tied embedding), not for sweeps.
