@@ -15,6 +15,7 @@ void add_all_verbs(CommandLine& line) {
   add_chat(line);
   add_show(line);
   add_doctor(line);
+  add_bench(line);
   add_tiles(line);
   add_render(line);
   add_tokenize(line);
