@@ -3,8 +3,7 @@
 //   kernels_bench [--benchmark_filter=…]        IDEFICS_KERNELS chooses the level
 //
 // First the peaks of one thread (src/calibration). Every other figure is also printed as its share of the peak that
-// bounds it. Run on a quiet machine; use --benchmark_repetitions=9 and read the medians on a shared
-// one.
+// bounds it. Run on a quiet machine; use --benchmark_repetitions=9 and read the medians on a shared one.
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
 
