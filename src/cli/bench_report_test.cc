@@ -52,7 +52,7 @@ TEST(BenchReport, json_has_numbers_in_plain_units_and_null_for_what_is_not_known
 TEST(BenchReport, table_is_aligned_and_has_a_dash_for_what_is_not_known) {
   EXPECT_EQ(bench_text({"models/x", "card.png"}, example()),
             "model     models/x\n"
-            "computes  amx, 2 threads, bf16; medians of 3 runs\n"
+            "computes  amx, 2 threads, bf16; median of 3 runs\n"
             "asked     card.png of 1920 x 1080, 13 tiles; 876 prompt tokens, 128 new ones\n"
             "\n"
             "peak                    1 thread       2 threads\n"
@@ -61,11 +61,11 @@ TEST(BenchReport, table_is_aligned_and_has_a_dash_for_what_is_not_known) {
             "int8                           -               -\n"
             "reading                20.0 GB/s       40.0 GB/s\n"
             "\n"
-            "stage                       time           speed            rate   of peak\n"
-            "load                      250 ms               -       4.00 GB/s         -\n"
-            "preprocess               30.0 ms               -               -         -\n"
-            "image prefill             200 ms   4380 tokens/s     900 GFLOP/s      50 %\n"
-            "peak memory                    -\n");
+            "stage                   time          each             speed            rate   of peak\n"
+            "load                  250 ms             -                 -       4.00 GB/s         -\n"
+            "preprocess           30.0 ms             -                 -               -         -\n"
+            "image prefill         200 ms       0.23 ms     4380 tokens/s     900 GFLOP/s      50 %\n"
+            "peak memory                -\n");
 }
 
 TEST(BenchReport, one_thread_has_one_column_of_peaks) {

@@ -48,7 +48,7 @@ std::string stage_lines(const Answer& answer, const EngineStats& stats, double l
       line(t.ttft_ms, "first token", "since the request"),
       line(t.decode_ms, "decode",
            fmt::format("{} tokens, {:.1f} tokens/s", u.completion_tokens, t.decode_tokens_per_s)),
-      line(stats.step_ms, "steps", fmt::format("{} steps, {:.2f} ms of it planning", stats.steps, stats.plan_ms)),
+      line(stats.step_ms, "steps", fmt::format("{} together, {:.2f} ms of it planning", stats.steps, stats.plan_ms)),
       fmt::format("{:>15}  {:<12} # {} of {} guessed tokens were right", "", "speculation", stats.accepted_tokens,
                   stats.drafted_tokens)};
   std::string out;

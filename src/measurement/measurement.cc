@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
 
 #include "engine/engine_parts.h"
 #include "engine/stopwatch.h"
