@@ -34,7 +34,8 @@ std::vector<int32_t> ids_of(int sequence, int count) {
 // much.
 size_t scratch_bytes(const Idefics3Config& config, Element dtype) {
   Arena measure;
-  plan_text_layers(measure, config.text_config, Network::kv_shape(config, dtype), kRows * kSequences, kPagesEach);
+  plan_text_layers(measure, config.text_config, dtype, Network::kv_shape(config, dtype), kRows * kSequences,
+                   kPagesEach);
   return measure.peak();
 }
 
