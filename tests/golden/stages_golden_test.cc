@@ -244,7 +244,7 @@ TEST(StagesGolden, bfloat16_stays_closer_to_float32_than_the_reference_does) {
 }
 
 // The largest difference to the reference's float32, in parts of the largest value of a stage, is 0.043 in q8, 0.061 in
-// int8 and 0.386 in q4, at every level. These checkpoints have random weights and are at most 96 wide, so that errors
+// int8 and 0.386 in q4, at every level. These checkpoints have random weights and are at most 72 wide, so that errors
 // hardly average out.
 TEST(StagesGolden, quantized_weights_stay_near_float32) {
   for (const auto& [format, tolerance] :
