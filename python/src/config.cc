@@ -82,7 +82,7 @@ void bind_choices(nb::module_& m) {
           nb::arg("max_length") = nb::none(), nb::arg("kv_cache") = KVCacheConfig(),
           nb::sig(
               "def __init__(self, model_path: str | os.PathLike = \"\", huggingface_config: HuggingFaceConfig | None "
-              "= None, dtype: DType = DType.bfloat16, devices: collections.abc.Sequence[DeviceRef] = ..., max_length: "
+              "= None, dtype: DType = ..., devices: collections.abc.Sequence[DeviceRef] = ..., max_length: "
               "int | None = None, kv_cache: KVCacheConfig = ...) -> None"))
       .def_rw("model_path", &ModelConfig::model_path)
       .def_rw("huggingface_config", &ModelConfig::huggingface_config)

@@ -242,7 +242,7 @@ void bind_inputs(nb::module_& m) {
         return nb::make_tuple(to_array(real.pixel_values), real.frames_per_sample);
       },
       nb::arg("padded"), nb::arg("architecture"), nb::arg("dtype") = DType::kF32,
-      nb::sig("def remove_padding_frames(padded: object, architecture: Architecture, dtype: DType = DType.float32) -> "
+      nb::sig("def remove_padding_frames(padded: object, architecture: Architecture, dtype: DType = ...) -> "
               "tuple[object, list[int]]"),
       "The frames of a padded batch (float32 [B, n, 3, side, side]) that are not all 0, as transformers counts them: "
       "[M, 3, side, side], and how many of each sample.");
