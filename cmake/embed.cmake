@@ -1,10 +1,10 @@
 # idefics_embed(target output namespace FILES…)
-# Puts files into the program: <output>.h declares, in namespace <namespace>, `extern const std::string_view <name>;` for
-# each file, <name> being its name with "." and "-" as "_"; <output>.cc, added to the target, holds the bytes.
+# Puts files into the program. <output> is "room/name": "room/name.h", to be included so, declares in <namespace> for each
+# file `extern const std::string_view <its name, with "." and "-" as "_">;`, and the target gets a source with the bytes.
 set(IDEFICS_EMBED_SCRIPT ${CMAKE_CURRENT_LIST_FILE})
 
 function(idefics_embed target output namespace)
-  set(folder ${CMAKE_CURRENT_BINARY_DIR})
+  set(folder ${CMAKE_CURRENT_BINARY_DIR}/embedded)
   list(TRANSFORM ARGN PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/ OUTPUT_VARIABLE files)
   add_custom_command(
     OUTPUT ${folder}/${output}.h ${folder}/${output}.cc

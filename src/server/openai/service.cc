@@ -8,7 +8,7 @@
 #include "server/openai/generation.h"
 #include "server/openai/json_body.h"
 #include "server/page/page.h"
-#include "server_files.h"
+#include "server/route_files.h"
 
 namespace idefics::openai {
 

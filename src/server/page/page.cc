@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "page_files.h"
+#include "server/page_files.h"
 
 namespace idefics::page {
 
