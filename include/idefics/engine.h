@@ -14,6 +14,7 @@
 #include "idefics/error.h"
 #include "idefics/processor.h"
 #include "idefics/sampling.h"
+#include "idefics/structured_output.h"
 
 namespace idefics {
 
@@ -78,6 +79,9 @@ struct Request {
   // (DocTags). The token that ended the answer is never part of the text.
   std::optional<bool> skip_special_tokens = std::nullopt;
   bool include_stop_str_in_output = false;
+  // The text of every choice is one of those that this describes, unless max_tokens or a stop string ends it early.
+  // Error: kSchemaInvalid.
+  std::optional<StructuredOutput> structured_output = std::nullopt;
   // Requests share cached prefixes and features only with requests of the same salt.
   std::string cache_salt = {};
 };
@@ -206,7 +210,8 @@ class Engine {
 
   // Hands a request over. Returns at once and never throws for what the request says: a refusal comes as kEnd with an
   // error, one of those of Processor::prompt, kContextLengthExceeded (with the number of image tokens), kInvalidValue,
-  // kNumeric, kOutOfMemory, kOverloaded, kCancelled. The sink may be called before submit returns.
+  // kNumeric, kOutOfMemory, kOverloaded,
+  // kSchemaInvalid, kCancelled. The sink may be called before submit returns.
   RequestId submit(Request request, EventSink sink);
   EventStream submit(Request request);
   // Ends a request within one step or one tile. False when there is no such request (any more).

@@ -96,7 +96,8 @@ struct ModelOptions {
 // The name of a tensor in a file -> its name in transformers ("model.text_model.norm.weight"). Empty: not needed.
 using WeightsAdapter = std::function<std::string(std::string_view)>;
 
-// Threads: may be called from several at once; steps of one session take turns. Two steps must not write the same pages.
+// Threads: may be called from several at once; steps of one session take turns. Two steps must not write the same
+// pages.
 class Idefics3Model {
  public:
   using ModelConfig = Idefics3Config;  // model_config_cls of the reference

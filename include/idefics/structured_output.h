@@ -17,8 +17,8 @@ struct StructuredOutput {
     kGrammar,     // text: a grammar in GBNF, with the start rule "root"
   };
   Kind kind = Kind::kJsonObject;
-  std::string text;
-  std::vector<std::string> choices;
+  std::string text = {};
+  std::vector<std::string> choices = {};
 };
 
 }  // namespace idefics

@@ -22,6 +22,7 @@ struct Generate {
   InputFlags input;
   ImageFlags images;
   SamplingFlags sampling;
+  StructureFlags structure;
   EngineFlags engine;
   bool json = false, verbose = false;
 };
@@ -66,7 +67,8 @@ int run(const Generate& options) {
   options.model.require();
   Request request{.messages = conversation.messages,
                   .sampling = options.sampling.apply({}),
-                  .skip_special_tokens = options.sampling.skip_special()};
+                  .skip_special_tokens = options.sampling.skip_special(),
+                  .structured_output = options.structure.read()};
   request.prompt.images = options.images.options();
 
   const auto start = std::chrono::steady_clock::now();
@@ -102,6 +104,7 @@ void add_generate(CommandLine& line) {
   options->input.describe(verb);
   options->images.describe(verb);
   options->sampling.describe(verb);
+  options->structure.describe(verb);
   options->engine.describe(verb);
   verb.group("Output");
   verb.flag("--json", "Print one JSON object: text, token ids, counts, timings, peak memory", options->json);

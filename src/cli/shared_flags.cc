@@ -150,6 +150,30 @@ std::optional<bool> SamplingFlags::skip_special() const {
   return std::nullopt;
 }
 
+void StructureFlags::describe(Verb& verb) {
+  verb.group("Structure");
+  verb.text("--json-schema", "FILE", "The answer is JSON that is valid under the schema in this file", json_schema);
+  verb.flag("--json-object", "The answer is a JSON object", json_object);
+  verb.text("--regex", "EXPRESSION", "The whole answer matches this regular expression", regex);
+  verb.texts("--choice", "TEXT", "The answer is this text, or another one that is given so", choices);
+  verb.text("--grammar", "FILE", "The answer is a text of the grammar (GBNF) in this file", grammar);
+}
+
+std::optional<StructuredOutput> StructureFlags::read() const {
+  using Kind = StructuredOutput::Kind;
+  const int given = int{json_schema.has_value()} + int{json_object} + int{regex.has_value()} + int{!choices.empty()} +
+                    int{grammar.has_value()};
+  if (given > 1)
+    refuse("--json-schema, --json-object, --regex, --choice and --grammar exclude each other; give one of them");
+  constexpr size_t kMostBytes = size_t{1} << 20;
+  if (json_schema) return StructuredOutput{.kind = Kind::kJsonSchema, .text = read_file(*json_schema, kMostBytes)};
+  if (json_object) return StructuredOutput{.kind = Kind::kJsonObject};
+  if (regex) return StructuredOutput{.kind = Kind::kRegex, .text = *regex};
+  if (!choices.empty()) return StructuredOutput{.kind = Kind::kChoice, .choices = choices};
+  if (grammar) return StructuredOutput{.kind = Kind::kGrammar, .text = read_file(*grammar, kMostBytes)};
+  return std::nullopt;
+}
+
 void InputFlags::describe(Verb& verb) {
   verb.group("Question");
   verb.text("-p,--prompt", "TEXT", "What to ask; - reads it from standard input", prompt);

@@ -62,6 +62,7 @@ Preparation::Preparation(const Processor& processor, const EngineOptions& option
       open_(open),
       pixels_(pixels),
       deliver_(std::move(deliver)),
+      grammars_(processor.parts().tokenizer),
       thread_([this] { run(); }) {}
 
 Preparation::~Preparation() {
@@ -103,11 +104,12 @@ void Preparation::run() {
   }
 }
 
-void Preparation::prepare(Job& job, ThreadPool& pool) const {
+void Preparation::prepare(Job& job, ThreadPool& pool) {
   const Request& request = job.request;
   check_request(request, processor_.vocab_size());
   job.seed = request.sampling.seed ? *request.sampling.seed : std::random_device{}();
   job.stop_ids = collect_stop_ids(request.sampling, processor_);
+  if (request.structured_output) job.grammar = grammars_.find(*request.structured_output);
 
   std::vector<std::vector<TileKey>> keys;  // by picture
   job.prompt = make_prompt(job, pool, keys);

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <thread>
 
+#include "engine/grammars.h"
 #include "engine/open_requests.h"
 
 namespace idefics {
@@ -28,7 +29,7 @@ class Preparation {
 
  private:
   void run();
-  void prepare(Job& job, ThreadPool& pool) const;
+  void prepare(Job& job, ThreadPool& pool);
   Prompt make_prompt(Job& job, ThreadPool& pool, std::vector<std::vector<TileKey>>& keys) const;
 
   const Processor& processor_;
@@ -36,6 +37,7 @@ class Preparation {
   OpenRequests& open_;
   PixelBudget& pixels_;
   Deliver deliver_;
+  Grammars grammars_;
 
   std::mutex mutex_;
   std::condition_variable wake_;
