@@ -56,6 +56,15 @@ void use_engine() {
   Engine moved = std::move(engine);
   engine = std::move(moved);
   engine.generate(Request{});
+  engine.cancel(engine.submit(Request{}, [](Event&&) {}));
+  EventStream stream = engine.submit(Request{});
+  EventStream other = std::move(stream);
+  stream = std::move(other);
+  stream.id();
+  stream.next();
+  stream.ended();
+  engine.stats();
+  engine.skips_special_tokens();
   engine.default_sampling();
   engine.processor();
   engine.config();
