@@ -35,6 +35,8 @@ class KvCache {
   ops::KvBlocks blocks(Arena& arena, int layer, std::span<const PageId> pages) const;
   // Takes from a measuring arena what blocks() takes for `num_pages` pages.
   static void plan_blocks(Arena& arena, const Shape& shape, int64_t num_pages);
+  // What the tables of n sequences may take beyond those of one sequence with the pages of all: so many bytes n times.
+  static constexpr size_t kTableSlack = 2 * 64;
 
  private:
   Shape shape_;

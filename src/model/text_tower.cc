@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -16,9 +17,10 @@ namespace {
 struct Scratch {
   Matrix<float> qkv, gate_up, cos, sin;
   Activation h, attn, mlp;
-  std::span<int32_t> pos;    // [T] index of a row in its own sequence
-  std::span<int32_t> limit;  // [T] how many tokens a row sees, itself included
-  std::span<int32_t> row;    // [T] 0, 1, 2, ..: the row of cos and sin of a row
+  std::span<int32_t> pos;          // [T] index of a row in its own sequence
+  std::span<int32_t> limit;        // [T] how many tokens a row sees, itself included
+  std::span<int32_t> row;          // [T] 0, 1, 2, ..: the row of cos and sin of a row
+  std::span<ops::KvRows> kv_rows;  // one for each sequence, of which none has less than a row
   Scratch(Arena& arena, const Llama3Config& c, Element dtype, int64_t T) {
     const int64_t D = c.head_dim, H = c.num_attention_heads, G = c.num_key_value_heads;
     qkv = arena.take_matrix(T, (H + 2 * G) * D);
@@ -31,6 +33,7 @@ struct Scratch {
     pos = {arena.take_array<int32_t>(T), static_cast<size_t>(T)};
     limit = {arena.take_array<int32_t>(T), static_cast<size_t>(T)};
     row = {arena.take_array<int32_t>(T), static_cast<size_t>(T)};
+    kv_rows = {arena.take_array<ops::KvRows>(T), static_cast<size_t>(T)};
   }
 };
 
@@ -43,6 +46,39 @@ void rotate_rows(const Exec& exec, std::span<const float> inv_freq, const Scratc
     rope_rows(inv_freq, s.pos.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
               {s.cos.row(begin), count}, {s.sin.row(begin), count});
   });
+}
+
+// The tables of block addresses of several sequences are in memory together when they have at most so many pages.
+constexpr int64_t kTablePages = 512;
+
+// How many of these sequences, which are not none, may have their tables in memory together.
+size_t count_fitting(std::span<const SequenceRows> sequences) {
+  size_t count = 1;
+  for (auto pages = std::ssize(sequences[0].pages); count < sequences.size(); ++count) {
+    pages += std::ssize(sequences[count].pages);
+    if (pages > kTablePages) break;
+  }
+  return count;
+}
+
+// Stores the keys and values of all rows in a layer's part of the cache, then attends: one region each for as many
+// sequences as possible, since a step may have many of one row.
+void attend(const Exec& exec, Matrix<const float> q, Matrix<const float> k, Matrix<const float> v,
+            std::span<const SequenceRows> sequences, const KvCache& cache, int layer, const Scratch& s) {
+  const int D = cache.shape().head_dim;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(D));
+  while (!sequences.empty()) {
+    ArenaScope tables(exec.arena);
+    const auto some = sequences.first(count_fitting(sequences));
+    size_t count = 0;
+    for (const SequenceRows& rows : some) {
+      if (rows.num_rows == 0) continue;
+      s.kv_rows[count++] = {rows.first_row, rows.num_rows, rows.context, cache.blocks(exec.arena, layer, rows.pages)};
+    }
+    ops::kv_store(exec, k, v, s.kv_rows.first(count));
+    ops::attention(exec, q, static_cast<int>(q.cols() / D), s.kv_rows.first(count), s.limit, scale, s.attn);
+    sequences = sequences.subspan(some.size());
+  }
 }
 
 struct HeadScratch {
@@ -61,7 +97,6 @@ void run_text_layers(const Exec& exec, const Llama3Config& config, const TextWei
                      std::span<const SequenceRows> sequences, KvCache& cache, Matrix<float> x, const Probe& probe) {
   const int64_t T = x.rows(), D = config.head_dim, H = config.num_attention_heads, G = config.num_key_value_heads;
   const auto eps = static_cast<float>(config.rms_norm_eps);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(D));
   ArenaScope scope(exec.arena);
   const Scratch s(exec.arena, config, weights.head.dtype(), T);
   const Matrix<float> q = s.qkv.col_range(0, H * D), k = s.qkv.col_range(H * D, G * D),
@@ -81,16 +116,8 @@ void run_text_layers(const Exec& exec, const Llama3Config& config, const TextWei
     ops::matmul(exec, s.h, layer.qkv, s.qkv);           // qkv     [T, (H + 2 G) D]
     ops::rope(exec, q, static_cast<int>(H), s.cos, s.sin, s.row);
     ops::rope(exec, k, static_cast<int>(G), s.cos, s.sin, s.row);
-    for (const SequenceRows& rows : sequences) {  // keys are written before they are read
-      ArenaScope pointers(exec.arena);
-      const ops::KvBlocks blocks = cache.blocks(exec.arena, static_cast<int>(i), rows.pages);
-      const int64_t first = rows.first_row, count = rows.num_rows;
-      ops::kv_store(exec, k.row_range(first, count), v.row_range(first, count), rows.context, blocks);
-      ops::attention(exec, q.row_range(first, count), static_cast<int>(H), blocks,
-                     s.limit.subspan(static_cast<size_t>(first), static_cast<size_t>(count)), scale,
-                     s.attn.row_range(first, count));  // attn    [T, H D]
-    }
-    ops::matmul_add(exec, s.attn, layer.o, x);  // x      += attn o
+    attend(exec, q, k, v, sequences, cache, static_cast<int>(i), s);  // attn    [T, H D]
+    ops::matmul_add(exec, s.attn, layer.o, x);                        // x      += attn o
     ops::rms_norm(exec, x, layer.mlp_norm, eps, s.h);
     ops::matmul(exec, s.h, layer.gate_up, s.gate_up);  // gate_up [T, 2 I]
     ops::swiglu(exec, s.gate_up, s.mlp);               // mlp     [T, I]
@@ -121,7 +148,8 @@ void plan_text_layers(Arena& arena, const Llama3Config& config, const KvCache::S
                       int64_t max_pages) {
   ArenaScope scope(arena);
   Scratch(arena, config, kv.dtype, max_rows);
-  KvCache::plan_blocks(arena, kv, max_pages);
+  KvCache::plan_blocks(arena, kv, std::max(max_pages, kTablePages));
+  arena.take(static_cast<size_t>(max_rows) * KvCache::kTableSlack);  // at most so many sequences
 }
 
 void plan_head(Arena& arena, const Llama3Config& config, Element dtype, int64_t max_rows) {

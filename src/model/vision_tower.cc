@@ -74,15 +74,17 @@ void attend(const Exec& exec, const Idefics3VisionConfig& c, ValidPatches valid,
   const int64_t D = c.hidden_size, N = c.image_size / c.patch_size;
   const Matrix<float> q = s.qkv.col_range(0, D), k = s.qkv.col_range(D, D), v = s.qkv.col_range(2 * D, D);
   if (valid.cols == N) {
-    const int64_t count = valid.rows * N;
-    ops::kv_store(exec, k.row_range(0, count), v.row_range(0, count), 0, s.blocks);
+    const ops::KvRows all{0, valid.rows * N, 0, s.blocks};
+    ops::kv_store(exec, k, v, std::span(&all, 1));
   } else {
     for (int64_t r = 0; r < valid.rows; ++r) {
-      ops::kv_store(exec, k.row_range(r * N, valid.cols), v.row_range(r * N, valid.cols), r * valid.cols, s.blocks);
+      const ops::KvRows run{r * N, valid.cols, r * valid.cols, s.blocks};
+      ops::kv_store(exec, k, v, std::span(&run, 1));
     }
   }
   const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-  ops::attention(exec, q, c.num_attention_heads, s.blocks, s.limit, scale, s.attn);
+  const ops::KvRows queries{0, N * N, 0, s.blocks};
+  ops::attention(exec, q, c.num_attention_heads, std::span(&queries, 1), s.limit, scale, s.attn);
 }
 
 }  // namespace

@@ -57,13 +57,20 @@ struct KvBlocks {
 int64_t k_block_bytes(Element dtype, int head_dim);
 int64_t v_block_bytes(Element dtype, int head_dim);
 
-// Stores the rows of k and v (each [T, kv_heads * D]) as tokens first_token .. first_token + T - 1.
-void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, int64_t first_token,
-              const KvBlocks& blocks);
+// Consecutive rows of a step that are consecutive tokens of one sequence.
+struct KvRows {
+  int64_t first_row, num_rows;
+  int64_t first_token;
+  KvBlocks blocks;  // of the same type, kv heads and head size for all sequences of a call
+};
 
-// y[t, h] = attention of q[t, h] over the first limit[t] tokens of kv head h / (heads / kv_heads).
+// Stores these rows of k and v (each [T, kv_heads * D]) as tokens first_token .. first_token + num_rows - 1.
+void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, std::span<const KvRows> sequences);
+
+// y[t, h] = attention of q[t, h] over the first limit[t] tokens of its sequence, kv head h / (heads / kv_heads), for
+// the rows t of these sequences.
 // Shapes: q [T, heads * D], y [T, heads * D], limit [T], each at least 1.
-void attention(const Exec& exec, Matrix<const float> q, int heads, const KvBlocks& blocks,
+void attention(const Exec& exec, Matrix<const float> q, int heads, std::span<const KvRows> sequences,
                std::span<const int32_t> limit, float scale, const Activation& y);
 
 }  // namespace ops
