@@ -40,12 +40,23 @@ class ThreadPool {
         const_cast<void*>(static_cast<const void*>(std::addressof(body))));
   }
 
+  // Names `count` pieces of `bytes` bytes, side by side, that a region over `count` pieces will read soon. During the
+  // regions from here on, until others are named, a thread that waits brings the first of those pieces of which its own
+  // share will consist into its cache: where reading memory is all there is to do, waiting would be lost time.
+  void expect(const void* data, int64_t count, int64_t bytes) { expected_ = {data, count, bytes}; }
+
  private:
+  struct Expected {
+    const void* data = nullptr;
+    int64_t count = 0, bytes = 0;
+  };
+  class Fetcher;
   using Call = void (*)(void* context, int64_t begin, int64_t end) noexcept;
   struct Region {
     Call call = nullptr;
     void* context = nullptr;
     int64_t count = 0, grain = 1;
+    Expected expected;
   };
 
   // The blocks of a thread that nobody has taken: the first in the upper half of the word, the end in the lower one.
@@ -63,11 +74,13 @@ class ThreadPool {
   // Lets nobody in any more and waits until all are out.
   void close();
   // Waits for an open region other than `last`, enters it, and sets `last`; false when the pool ends.
-  bool enter(uint32_t& last);
+  bool enter(uint32_t& last, Fetcher& fetcher);
   void worker(size_t self);
 
+  Expected expected_;
   Region region_;
-  std::vector<Share> shares_;  // of the caller, then of the workers
+  std::vector<Share> shares_;         // of the caller, then of the workers
+  std::unique_ptr<Fetcher> fetcher_;  // of the caller
   alignas(64) std::atomic<uint32_t> state_{0};
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;

@@ -112,16 +112,21 @@ void run_text_layers(const Exec& exec, const Llama3Config& config, const TextWei
 
   for (size_t i = 0; i < weights.layers.size(); ++i) {
     const TextLayer& layer = weights.layers[i];
+    const bool last = i + 1 == weights.layers.size();
+    ops::expect(exec, layer.o);
     ops::rms_norm(exec, x, layer.attn_norm, eps, s.h);  // h       [T, E]
     ops::matmul(exec, s.h, layer.qkv, s.qkv);           // qkv     [T, (H + 2 G) D]
     ops::rope(exec, q, static_cast<int>(H), s.cos, s.sin, s.row);
     ops::rope(exec, k, static_cast<int>(G), s.cos, s.sin, s.row);
     attend(exec, q, k, v, sequences, cache, static_cast<int>(i), s);  // attn    [T, H D]
-    ops::matmul_add(exec, s.attn, layer.o, x);                        // x      += attn o
+    ops::expect(exec, layer.gate_up);
+    ops::matmul_add(exec, s.attn, layer.o, x);  // x      += attn o
     ops::rms_norm(exec, x, layer.mlp_norm, eps, s.h);
+    ops::expect(exec, layer.down);
     ops::matmul(exec, s.h, layer.gate_up, s.gate_up);  // gate_up [T, 2 I]
     ops::swiglu(exec, s.gate_up, s.mlp);               // mlp     [T, I]
-    ops::matmul_add(exec, s.mlp, layer.down, x);       // x      += mlp down
+    ops::expect(exec, last ? weights.head : weights.layers[i + 1].qkv);
+    ops::matmul_add(exec, s.mlp, layer.down, x);  // x      += mlp down
     if (probe) probe(fmt::format("text.layer.{}", i), x);
   }
 }

@@ -102,6 +102,10 @@ void matmul_gelu(const Exec& exec, const Activation& a, const PackedMatrix& w, c
   zero_odd_column(y);
 }
 
+void expect(const Exec& exec, const PackedMatrix& next) {
+  exec.pool.expect(next.data(), next.num_panels(), next.panel_bytes());
+}
+
 void layer_norm(const Exec& exec, Matrix<const float> x, std::span<const float> w, std::span<const float> b, float eps,
                 const Activation& y) {
   IDEFICS_CHECK(y.rows() == x.rows() && y.cols() == x.cols() && std::ssize(w) == x.cols() && std::ssize(b) == x.cols());
@@ -206,7 +210,7 @@ void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, st
     return (s.first_token + s.num_rows + kBlock - 1) / kBlock - s.first_token / kBlock;
   };
   const auto pieces_of = [&](const KvRows& s) { return s.blocks.kv_heads * blocks_of(s); };
-  for_pieces(exec, sequences, 4, pieces_of, [&](const KvRows& s, int64_t piece) {
+  for_pieces(exec, sequences, 1, pieces_of, [&](const KvRows& s, int64_t piece) {
     const int64_t count = blocks_of(s), head = piece / count, d = s.blocks.head_dim;
     const int64_t block = s.first_token / kBlock + piece % count, start = block * kBlock;
     const int64_t token0 = std::max(start, s.first_token);

@@ -30,6 +30,9 @@ void matmul_add(const Exec& exec, const Activation& a, const PackedMatrix& w, Ma
 // y = gelu_tanh(a W^T + bias), rounded to the type of y.
 void matmul_gelu(const Exec& exec, const Activation& a, const PackedMatrix& w, const Activation& y);
 
+// Says which matrix is read next, so that threads which wait meanwhile can fetch some of it.
+void expect(const Exec& exec, const PackedMatrix& next);
+
 // x [T, E] -> y [T, E] in the compute type or in float32.
 void layer_norm(const Exec& exec, Matrix<const float> x, std::span<const float> w, std::span<const float> b, float eps,
                 const Activation& y);

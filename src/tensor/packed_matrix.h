@@ -28,6 +28,7 @@ class PackedMatrix {
   int32_t k() const { return k_; }
   int32_t num_panels() const { return kernels::num_panels(n_); }
   const void* data() const { return data_; }
+  int64_t panel_bytes() const { return static_cast<int64_t>(kernels::packed_bytes(n_, k_, dtype_)) / num_panels(); }
   const float* bias() const { return bias_.empty() ? nullptr : bias_.data(); }
 
   // Row n of W, widened. Reads one element per 256 bytes: meant for single rows (a tied embedding), not for sweeps.
