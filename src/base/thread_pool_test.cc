@@ -35,6 +35,17 @@ TEST(ThreadPool, regions_follow_each_other_also_after_a_pause) {
   EXPECT_EQ(sum.load(), 32000);
 }
 
+TEST(ThreadPool, far_more_threads_than_cpus_change_nothing) {
+  ThreadPool pool(40);
+  std::vector<int64_t> seen(200);  // not atomic: each index belongs to one call
+  for (int round = 0; round < 500; ++round) {
+    pool.parallel_for(std::ssize(seen), 3, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) ++seen[static_cast<size_t>(i)];
+    });
+  }
+  EXPECT_EQ(seen, std::vector<int64_t>(200, 500));
+}
+
 TEST(ThreadPool, work_left_of_a_slow_thread_is_taken_over) {
   ThreadPool pool(2);
   // The first piece of one share lasts until all pieces of the other share and the rest of its own are done, but for
