@@ -170,7 +170,7 @@ const VerbInfo& verb_named(const CommandTree& tree, const std::string& name) {
 
 TEST(CommandTree, holds_what_was_described) {
   const CommandTree tree = real_tree();
-  EXPECT_EQ(tree.verbs.size(), 11u);
+  EXPECT_EQ(tree.verbs.size(), 12u);
   const VerbInfo& generate = verb_named(tree, "generate");
   ASSERT_EQ(generate.arguments.size(), 1u);
   EXPECT_EQ(generate.arguments[0].name, "MODEL");
