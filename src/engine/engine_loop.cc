@@ -404,10 +404,10 @@ int32_t EngineLoop::choose_token(ActiveSequence& sequence, std::span<float> logi
   if (sequence.constraint) {
     allowed_.resize(std::max((logits.size() + 31) / 32, sequence.request->job->grammar->vocabulary().mask_words()));
     sequence.constraint->mask(allowed_);
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
     for (size_t i = 0; i < logits.size(); ++i) {
-      // NaN stays, so that the sampler finds it.
-      if ((allowed_[i / 32] >> (i % 32) & 1) == 0 && logits[i] == logits[i])
-        logits[i] = -std::numeric_limits<float>::infinity();
+      const bool allowed = (allowed_[i / 32] >> (i % 32) & 1) != 0;
+      if (!allowed && logits[i] < kInfinity) logits[i] = -kInfinity;  // NaN and Inf stay for the sampler to find
     }
   }
   const int32_t id = sequence.sampler.choose(sequence.prompt(), sequence.generated(), logits);
