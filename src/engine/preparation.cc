@@ -128,7 +128,7 @@ void Preparation::prepare(Job& job, ThreadPool& pool) {
   job.prepared_ms = job.timings.preprocess_ms = job.since_submit.ms();
 }
 
-Prompt Preparation::make_prompt(Job& job, ThreadPool& pool, std::vector<std::vector<TileKey>>& keys) const {
+Prompt Preparation::make_prompt(Job& job, ThreadPool& pool, std::vector<std::vector<TileKey>>& keys) {
   const Request& request = job.request;
   const Processor::Parts& parts = processor_.parts();
   if (request.text) return parts.plain_prompt(*request.text);
@@ -139,11 +139,24 @@ Prompt Preparation::make_prompt(Job& job, ThreadPool& pool, std::vector<std::vec
       if (part.type == ContentPart::Type::kImage) files.push_back(part.image);
     }
   }
+  std::vector<Key> names;
+  for (const std::string_view file : files)
+    names.push_back(KnownPictures::name(request.cache_salt, file, request.prompt.images));
   job.pictures.set(std::move(files), request.prompt.images, pixels_);
-  return parts.prompt(request.messages, request.prompt, &pool, [&](int picture, PromptImage& image) {
+
+  Processor::Parts::ImageHooks hooks;
+  hooks.find = [&](int picture) -> std::optional<PromptImage> {
+    const KnownPictures::Picture* known = known_.find(names[static_cast<size_t>(picture)]);
+    if (known == nullptr) return std::nullopt;
+    keys.push_back(known->keys);
+    return known->image;
+  };
+  hooks.take = [&](int picture, PromptImage& image) {
     keys.push_back(tile_keys(request.cache_salt, image, pool));
     job.pictures.offer(picture, image);
-  });
+    known_.add(names[static_cast<size_t>(picture)], {image, keys.back()});
+  };
+  return parts.prompt(request.messages, request.prompt, &pool, hooks);
 }
 
 }  // namespace idefics

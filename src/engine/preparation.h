@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "engine/grammars.h"
+#include "engine/known_pictures.h"
 #include "engine/open_requests.h"
 
 namespace idefics {
@@ -30,7 +31,7 @@ class Preparation {
  private:
   void run();
   void prepare(Job& job, ThreadPool& pool);
-  Prompt make_prompt(Job& job, ThreadPool& pool, std::vector<std::vector<TileKey>>& keys) const;
+  Prompt make_prompt(Job& job, ThreadPool& pool, std::vector<std::vector<TileKey>>& keys);
 
   const Processor& processor_;
   const EngineOptions& options_;
@@ -38,6 +39,7 @@ class Preparation {
   PixelBudget& pixels_;
   Deliver deliver_;
   Grammars grammars_;
+  KnownPictures known_;
 
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -205,6 +205,15 @@ TEST(Serving, a_second_question_about_a_picture_computes_little) {
   const Answer again = engine.generate(second);
   EXPECT_EQ(engine.stats().tiles_encoded, tiles);
   EXPECT_EQ(outcome_of(again), alone({second}).front());
+
+  Request uncut = second;  // other tiles of the same file
+  uncut.prompt.images.split = false;
+  EXPECT_EQ(outcome_of(engine.generate(uncut)), alone({uncut}).front());
+  Engine forgetful = Engine::load(kModel, {.enable_prefix_caching = false, .vision_cache_bytes = 0});
+  for (int i = 0; i < 2; ++i)  // the second time the picture is known, and its features are gone
+    EXPECT_EQ(outcome_of(forgetful.generate(second)), outcome_of(again));
+  EXPECT_EQ(forgetful.stats().tiles_encoded, 2 * tiles);
+
   Request longer = ask("06.png", "How many shapes are there? Count well, and say the number and the colours of all.");
   longer.messages[0].content.push_back(longer.messages[0].content[0]);  // fills pages
   engine.generate(longer);
