@@ -76,14 +76,14 @@ class ThreadPool::Fetcher {
 
 ThreadPool::ThreadPool(int num_threads)
     : shares_(static_cast<size_t>(std::max(num_threads, 1))), fetcher_(std::make_unique<Fetcher>(0, shares_.size())) {
-  IDEFICS_CHECK(num_threads >= 1 && static_cast<uint32_t>(num_threads) <= kInside + 1);
+  IDEFICS_CHECK(num_threads >= 1);
   for (size_t i = 1; i < shares_.size(); ++i) workers_.emplace_back([this, i] { worker(i); });
 }
 
 ThreadPool::~ThreadPool() {
   stop_.store(true, std::memory_order_relaxed);
-  state_.fetch_add(kRegionStep, std::memory_order_release);
-  state_.notify_all();
+  epoch_.fetch_add(1, std::memory_order_release);
+  epoch_.notify_all();
   for (std::thread& t : workers_) t.join();
 }
 
@@ -96,21 +96,17 @@ void ThreadPool::run(int64_t count, int64_t grain, Call call, void* context) {
   }
   region_ = {call, context, count, grain, expected_};
   deal((count + grain - 1) / grain);
-  // Below the number all bits are zero: nobody is inside, and the region before is closed.
-  state_.store((state_.load(std::memory_order_relaxed) + kRegionStep) | kOpen, std::memory_order_release);
-  state_.notify_all();
+  running_.store(static_cast<int32_t>(workers_.size()), std::memory_order_relaxed);
+  epoch_.fetch_add(1, std::memory_order_release);
+  epoch_.notify_all();
   work(0);
-  close();
-}
-
-void ThreadPool::close() {
   fetcher_->aim(expected_);
-  uint32_t state = state_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
-  for (int spins = 0; (state & kInside) != 0; state = state_.load(std::memory_order_acquire)) {
+  for (int32_t left = running_.load(std::memory_order_acquire), spins = 0; left != 0;
+       left = running_.load(std::memory_order_acquire)) {
     if (++spins < kSpins) {
       fetcher_->pass_time();
     } else {
-      state_.wait(state, std::memory_order_acquire);
+      running_.wait(left, std::memory_order_acquire);
     }
   }
 }
@@ -135,33 +131,22 @@ void ThreadPool::work(size_t self) {
   }
 }
 
-bool ThreadPool::enter(uint32_t& last, Fetcher& fetcher) {
-  uint32_t state = state_.load(std::memory_order_acquire);
-  for (int spins = 0; !stop_.load(std::memory_order_relaxed);) {
-    const uint32_t region = state & ~(kInside | kOpen);
-    if ((state & kOpen) != 0 && region != last) {
-      if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire)) continue;
-      last = region;
-      return true;
-    }
-    if (++spins < kSpins) {
-      fetcher.pass_time();
-    } else {
-      state_.wait(state, std::memory_order_acquire);
-    }
-    state = state_.load(std::memory_order_acquire);
-  }
-  return false;
-}
-
 void ThreadPool::worker(size_t self) {
   Fetcher fetcher(self, shares_.size());
-  uint32_t last = 0;
-  while (enter(last, fetcher)) {
+  uint32_t seen = 0;
+  for (;;) {
+    for (int spins = 0; epoch_.load(std::memory_order_acquire) == seen; ++spins) {
+      if (spins < kSpins) {
+        fetcher.pass_time();
+      } else {
+        epoch_.wait(seen, std::memory_order_acquire);
+      }
+    }
+    ++seen;
+    if (stop_.load(std::memory_order_relaxed)) return;
     work(self);
     fetcher.aim(region_.expected);
-    const uint32_t before = state_.fetch_sub(1, std::memory_order_acq_rel);
-    if ((before & (kInside | kOpen)) == 1) state_.notify_all();  // the last one out: the caller may sleep
+    if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) running_.notify_one();
   }
 }
 

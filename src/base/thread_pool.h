@@ -17,10 +17,8 @@ namespace idefics {
 //   ThreadPool pool(2);
 //   pool.parallel_for(rows, 4, [&](int64_t begin, int64_t end) { ... });
 //
-// Workers and the caller spin for a while, then sleep on a futex: an empty region costs less than a microsecond while
-// work keeps coming. A region waits for nobody who has not begun: a worker that other programs keep from the CPU finds
-// its share taken and the region closed. Threads: one caller at a time (the owner of the pool). `body` must not throw
-// and not call the pool.
+// Workers spin for some microseconds, then sleep on a futex: an empty region costs less than a microsecond while work
+// keeps coming. Threads: one caller at a time (the owner of the pool). `body` must not throw and not call the pool.
 class ThreadPool {
  public:
   explicit ThreadPool(int num_threads);  // 1 or more; 1 starts no thread at all
@@ -64,24 +62,17 @@ class ThreadPool {
     std::atomic<uint64_t> blocks{0};
   };
 
-  // Parts of state_: how many workers are inside the region, whether more may enter, and above them the number of the
-  // region. It may wrap around: a worker that slept for so long misses one region, which is then done without it.
-  static constexpr uint32_t kInside = 0x3ff, kOpen = 0x400, kRegionStep = 0x800;
-
   void run(int64_t count, int64_t grain, Call call, void* context);
   void deal(int64_t num_blocks);
   void work(size_t self);
-  // Lets nobody in any more and waits until all are out.
-  void close();
-  // Waits for an open region other than `last`, enters it, and sets `last`; false when the pool ends.
-  bool enter(uint32_t& last, Fetcher& fetcher);
   void worker(size_t self);
 
   Expected expected_;
   Region region_;
-  std::vector<Share> shares_;         // of the caller, then of the workers
-  std::unique_ptr<Fetcher> fetcher_;  // of the caller
-  alignas(64) std::atomic<uint32_t> state_{0};
+  std::vector<Share> shares_;                    // of the caller, then of the workers
+  std::unique_ptr<Fetcher> fetcher_;             // of the caller
+  alignas(64) std::atomic<uint32_t> epoch_{0};   // counts regions; workers wait for it to change
+  alignas(64) std::atomic<int32_t> running_{0};  // workers that have not finished the region
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };

@@ -33,9 +33,7 @@ enum class Start : uint8_t { kZero, kOut };
 constexpr int32_t kMostRows = 6;
 constexpr int32_t kMostCols = 4;
 
-// With few rows b comes from memory; with more, fetching ahead gains nothing.
-constexpr int kFewRows = 2;
-
+// With few rows b comes from memory. With many it comes from L2, and fetching ahead loses nothing.
 template <typename Type, Start kStart, int kRows, int kCols>
 void multiply(const Product& product) {
   const Product p = product;
@@ -50,9 +48,7 @@ void multiply(const Product& product) {
   const char* const end = b + p.words * p.b_stride;
   do {  // not `while`: for no words at all GCC would keep a second copy of the sums, on the stack
     __m512 column[kCols];
-    for (int c = 0; c < kCols; ++c) {
-      column[c] = kRows <= kFewRows ? _mm512_castsi512_ps(load_streamed(b + c * 64)) : _mm512_loadu_ps(b + c * 64);
-    }
+    for (int c = 0; c < kCols; ++c) column[c] = _mm512_castsi512_ps(load_streamed(b + c * 64));
     for (int r = 0; r < kRows; ++r) {
       const __m512 x = broadcast_word(a + r * p.a_stride);
       for (int c = 0; c < kCols; ++c) sum[r][c] = dot<Type>(sum[r][c], x, column[c]);
