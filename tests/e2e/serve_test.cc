@@ -208,8 +208,8 @@ TEST(Serve, keys_come_from_the_environment_or_a_file_and_stay_out_of_the_log) {
        R"(/v1/completions -d '{"prompt":"planted-prompt-secret","max_tokens":2}')");
   curl("-o /dev/null -H 'Authorization: Bearer file-secret-1' -H 'Content-Type: application/json' " + server.url() +
        R"(/v1/completions -d '{"prompt":"planted-prompt-secret","stop":{"planted-stop-secret":1}}')");
+  EXPECT_TRUE(server.logs("code=invalid_value param=stop")) << server.log();
   EXPECT_EQ(server.log().find("secret"), std::string::npos) << server.log();
-  EXPECT_NE(server.log().find("code=invalid_value param=stop"), std::string::npos) << server.log();
 }
 
 TEST(Serve, no_request_can_write_a_line_of_the_log) {
@@ -217,10 +217,10 @@ TEST(Serve, no_request_can_write_a_line_of_the_log) {
   curl("-o /dev/null -H 'x-request-id: a b' '" + server.url() + "/x%0aevil%1b[31m\"quote'");
   http::TestClient(server.port()).ask("GET /\x1b[31m\xff\x80 HTTP/1.1\r\nHost: localhost\r\n\r\n");
   http::TestClient(server.port()).ask("GET /a;b%0a HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  EXPECT_TRUE(server.logs(R"(path="/a;b%0a")")) << server.log();
   const std::string log = server.log();
   EXPECT_EQ(log.find('\x1b'), std::string::npos);
   EXPECT_EQ(log.find("\nevil"), std::string::npos);
-  EXPECT_NE(log.find(R"(path="/a;b%0a")"), std::string::npos) << log;
 }
 
 TEST(Serve, a_unix_socket_is_for_this_user_alone_and_goes_with_the_program) {

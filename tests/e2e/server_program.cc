@@ -64,6 +64,11 @@ ServerProgram::~ServerProgram() {
 
 int ServerProgram::port() const { return url_.empty() ? 0 : std::stoi(url_.substr(url_.rfind(':') + 1)); }
 std::string ServerProgram::log() const { return read_file(scratch_.path() / "log", uint64_t{1} << 28); }
+bool ServerProgram::logs(const std::string& text) const {
+  for (int i = 0; i < 500 && log().find(text) == std::string::npos; ++i) sleep_ms(10);
+  return log().find(text) != std::string::npos;
+}
+
 void ServerProgram::signal(int number) const { ::kill(pid_, number); }
 
 int ServerProgram::wait(int timeout_ms) {

@@ -22,6 +22,8 @@ class ServerProgram {
   const std::string& url() const { return url_; }
   int port() const;
   std::string log() const;
+  // Waits until `text` stands in the log: a line is written behind its response.
+  bool logs(const std::string& text) const;
   void signal(int number) const;
   // Waits for its end; the exit code, -1 when it had to be killed after `timeout_ms`.
   int wait(int timeout_ms);

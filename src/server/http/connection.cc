@@ -90,7 +90,7 @@ class Wire {
   std::string out;  // to be written
 };
 
-class WireExchange : public Exchange {
+class WireExchange : public Exchange, public std::enable_shared_from_this<WireExchange> {
  public:
   WireExchange(std::shared_ptr<Wire> wire, Request request, const Limits& limits)
       : wire_(std::move(wire)), request_(std::move(request)), limits_(limits) {}
@@ -214,6 +214,23 @@ class WireExchange : public Exchange {
   milliseconds heartbeat_time_{0};
   int status_ = 0;
   bool started_ = false, ended_ = false, gone_ = false, chunked_ = false, close_ = false;
+};
+
+// The end of an answer, also when the server stops in the middle of it: what is registered with the exchange refers
+// back to it, and would keep both for ever.
+class AnswerScope {
+ public:
+  AnswerScope(Shared& shared, WireExchange& exchange) : shared_(shared), exchange_(exchange) { shared_.enter(); }
+  AnswerScope(const AnswerScope&) = delete;
+  AnswerScope& operator=(const AnswerScope&) = delete;
+  ~AnswerScope() {
+    exchange_.finish();
+    shared_.leave();
+  }
+
+ private:
+  Shared& shared_;
+  WireExchange& exchange_;
 };
 
 // Reads and writes are callbacks that note what they did and wake the one coroutine, which waits for nothing but its
@@ -456,8 +473,16 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
 
   asio::awaitable<bool> answer(Request request, Clock::time_point start) {
     const auto exchange = std::make_shared<WireExchange>(this->shared_from_this(), std::move(request), limits());
-    shared_.enter();
-    shared_.handler.handle(exchange);
+    const bool sound = co_await give_answer(*exchange, start);
+    const bool reusable = sound && exchange->ended() && !exchange->closes();
+    if (sound && !reusable) co_await linger();
+    co_return reusable;
+  }
+
+  // False when the connection is broken.
+  asio::awaitable<bool> give_answer(WireExchange& exchange, Clock::time_point start) {
+    const AnswerScope scope(shared_, exchange);
+    shared_.handler.handle(exchange.shared_from_this());
     bool sound = true;
     while (sound) {
       if (in_.size() < kMaxAheadBytes) start_read(kIdleReadBytes);
@@ -465,22 +490,18 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
         sound = co_await flush();
         continue;
       }
-      if (exchange->ended() || exchange->gone()) break;
-      const auto changed = [&] { return !out.empty() || exchange->ended() || exchange->gone() || eof_ || cut_; };
-      const std::optional<Clock::time_point> silence_end = exchange->silence_end();
+      if (exchange.ended() || exchange.gone()) break;
+      const auto changed = [&] { return !out.empty() || exchange.ended() || exchange.gone() || eof_ || cut_; };
+      const std::optional<Clock::time_point> silence_end = exchange.silence_end();
       const Clock::time_point deadline = silence_end.value_or(Clock::now() + std::chrono::hours(24));
       const bool in_time = co_await until(changed, deadline);
-      if (!in_time) exchange->speak();
+      if (!in_time) exchange.speak();
       sound = !eof_ && !cut_;
-      if (eof_ && exchange->ended()) sound = true;  // its last words may still be read
+      if (eof_ && exchange.ended()) sound = true;  // its last words may still be read
     }
-    exchange->leave();
-    exchange->finish();
-    note(*exchange, start);
-    shared_.leave();
-    const bool reusable = sound && exchange->ended() && !exchange->closes();
-    if (sound && !reusable) co_await linger();
-    co_return reusable;
+    exchange.leave();
+    note(exchange, start);
+    co_return sound;
   }
 
   void note(WireExchange& exchange, Clock::time_point start) {

@@ -84,7 +84,7 @@ class TestClient {
   }
 
   // The next response; interim ones (100) are skipped and counted.
-  Reply read(int timeout_ms = 5000, bool head_only = false) {
+  Reply read(int timeout_ms = 20'000, bool head_only = false) {
     Reply reply;
     const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
     for (;;) {
@@ -99,7 +99,7 @@ class TestClient {
       receive(20);
     }
   }
-  Reply ask(std::string_view bytes, int timeout_ms = 5000) {
+  Reply ask(std::string_view bytes, int timeout_ms = 20'000) {
     send(bytes);
     return read(timeout_ms);
   }

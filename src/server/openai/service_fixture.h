@@ -46,7 +46,7 @@ inline std::string post(std::string_view path, std::string_view body, std::strin
 inline std::string get(std::string_view path, std::string_view more = "") {
   return fmt::format("GET {} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", path, more);
 }
-inline http::Reply ask(const Served& served, const std::string& bytes, int timeout_ms = 5000) {
+inline http::Reply ask(const Served& served, const std::string& bytes, int timeout_ms = 20'000) {
   return http::TestClient(served.port()).ask(bytes, timeout_ms);
 }
 
