@@ -2,13 +2,12 @@
 //
 //   kernels_bench [--benchmark_filter=…]        IDEFICS_KERNELS chooses the level
 //
-// First the peaks: multiply-adds on registers only, and reading memory. Every other figure is also printed as its share
-// of the peak that bounds it. Run on a quiet machine; use --benchmark_repetitions=9 and read the medians on a shared
+// First the peaks of one thread (src/calibration). Every other figure is also printed as its share of the peak that
+// bounds it. Run on a quiet machine; use --benchmark_repetitions=9 and read the medians on a shared
 // one.
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
 
-#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +16,7 @@
 #include <vector>
 
 #include "base/half.h"
+#include "calibration/calibration.h"
 #include "kernels/packing.h"
 #include "kernels/table.h"
 
@@ -55,97 +55,17 @@ std::vector<float> normals(size_t count) {
 
 // ---- peaks
 
-double seconds_of(void (*work)(int64_t), int64_t rounds) {
-  double best = 1e9;
-  for (int i = 0; i < 15; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    work(rounds);
-    best = std::fmin(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  return best;
-}
-
-#if defined(__x86_64__)
-// 12 independent chains of one instruction on zeros.
-#define PEAK(name, instruction, r)                                                                                     \
-  void name(int64_t rounds) {                                                                                          \
-    asm volatile("vzeroall" ::: "memory");                                                                             \
-    for (int64_t i = 0; i < rounds; ++i) {                                                                             \
-      asm volatile(instruction                                                                                         \
-                   " %%" r "0, %%" r "0, %%" r "2\n" instruction " %%" r "0, %%" r "0, %%" r "3\n" instruction " %%" r \
-                   "0, %%" r "0, %%" r "4\n" instruction " %%" r "0, %%" r "0, %%" r "5\n" instruction " %%" r         \
-                   "0, %%" r "0, %%" r "6\n" instruction " %%" r "0, %%" r "0, %%" r "7\n" instruction " %%" r         \
-                   "0, %%" r "0, %%" r "8\n" instruction " %%" r "0, %%" r "0, %%" r "9\n" instruction " %%" r         \
-                   "0, %%" r "0, %%" r "10\n" instruction " %%" r "0, %%" r "0, %%" r "11\n" instruction " %%" r       \
-                   "0, %%" r "0, %%" r "12\n" instruction " %%" r "0, %%" r "0, %%" r "13\n" ::                        \
-                       : "xmm0", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",     \
-                         "xmm12", "xmm13");                                                                            \
-    }                                                                                                                  \
-  }
-PEAK(chains_zmm_fma, "vfmadd231ps", "zmm")
-PEAK(chains_zmm_dot, "vdpbf16ps", "zmm")
-PEAK(chains_ymm_fma, "vfmadd231ps", "ymm")
-
-// The same on tiles of 16 rows by 64 bytes; the process may use them once the table is chosen.
-void chains_tiles(int64_t rounds) {
-  struct alignas(64) {
-    uint8_t palette = 1, reserved[15] = {};
-    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  } shapes;
-  asm volatile("ldtilecfg (%0)" ::"r"(&shapes) : "memory");
-  for (int64_t i = 0; i < rounds; ++i) {
-    asm volatile(
-        "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\ntdpbf16ps %%tmm7, %%tmm4, %%tmm1\n"
-        "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\ntdpbf16ps %%tmm7, %%tmm5, %%tmm3" ::);
-  }
-  asm volatile("tilerelease" ::);
-}
-#undef PEAK
-#endif
-
-constexpr int64_t kRounds = 200000;
-constexpr double kChains = 12;
-
-// Floating point operations per second of one core, products and sums, with the instruction that the level uses.
-double peak_flops([[maybe_unused]] bool bf16) {
-#if defined(__x86_64__)
-  const char* level = choose_table().name;
-  if (std::strcmp(level, "amx") == 0 && bf16) return kRounds * 4.0 * 16384 / seconds_of(chains_tiles, kRounds);
-  if (std::strcmp(level, "avx512") == 0 || std::strcmp(level, "amx") == 0) {
-    return bf16 ? kRounds * kChains * 64 / seconds_of(chains_zmm_dot, kRounds)
-                : kRounds * kChains * 32 / seconds_of(chains_zmm_fma, kRounds);
-  }
-  if (std::strcmp(level, "avx2") == 0) return kRounds * kChains * 16 / seconds_of(chains_ymm_fma, kRounds);
-#endif
-  return NAN;  // the reference level has no aim
-}
-
-// Bytes per second that one core reads from memory (a buffer far larger than its L2; L3 may hold a part of it).
-double peak_read() {
-  static const size_t kBytes = size_t{512} << 20;
-  static Buffer buffer(kBytes);
-  static uint64_t sum = 0;
-  const auto read = [](int64_t rounds) {
-    const uint64_t* p = buffer.as<uint64_t>();
-    for (int64_t round = 0; round < rounds; ++round) {
-      uint64_t lane[8] = {};
-      for (size_t i = 0; i < kBytes / 8; i += 8) {
-        for (size_t j = 0; j < 8; ++j) lane[j] += p[i + j];
-      }
-      for (const uint64_t x : lane) sum += x;
-    }
-    benchmark::DoNotOptimize(sum);
-  };
-  return static_cast<double>(kBytes) / seconds_of(read, 1);
-}
-
-struct Peaks {
-  double f32 = peak_flops(false), bf16 = peak_flops(true), read = peak_read();
+struct Rates {
+  double f32, bf16, int8, read;
 };
-const Peaks& peaks() {
-  static const Peaks peaks;
-  return peaks;
+
+// Of one thread; NaN where the level has no aim.
+const Rates& peaks() {
+  static const Rates rates = [] {
+    const Peaks one = calibrate(choose_table(), 1).one;
+    return Rates{one.f32_flops.value_or(NAN), one.bf16_flops.value_or(NAN), one.int8_ops.value_or(NAN), one.read_bytes};
+  }();
+  return rates;
 }
 
 void report(benchmark::State& state, double flops, double bytes, double peak) {
@@ -215,6 +135,58 @@ BENCHMARK(BM_Gemm)
     ->ArgsProduct({{1}, {1536}, {576}, {0, 1}})
     ->ArgsProduct({{1}, {576}, {1536}, {0, 1}})
     ->ArgsProduct({{1}, {49280}, {576}, {0, 1}});
+
+// ---- GEMM of quantised matrices
+
+// Arguments: M, N, K, Format. As above; with many rows the share is that of bf16's peak, or int8's.
+void BM_QuantGemm(benchmark::State& state) {
+  const int32_t m = static_cast<int32_t>(state.range(0)), n = static_cast<int32_t>(state.range(1)),
+                k = static_cast<int32_t>(state.range(2));
+  const Format format = static_cast<Format::Kind>(state.range(3));
+  const bool int8 = format == Format::kInt8;
+  const size_t bytes = packed_bytes(n, k, format);
+  const size_t copies = m == 1 ? (size_t{256} << 20) / bytes + 1 : 1;
+  const std::vector<float> w = normals(static_cast<size_t>(n) * static_cast<size_t>(k));
+  Buffer packed(bytes * copies), a(static_cast<size_t>(m) * static_cast<size_t>(k) * 2),
+      y(static_cast<size_t>(m) * static_cast<size_t>(n) * 4);
+  pack({w.data(), DType::kF32, k, packed.as<char>(), format, 0, n, n, k});
+  for (size_t i = 1; i < copies; ++i) std::memcpy(packed.as<char>() + i * bytes, packed.as<char>(), bytes);
+  for (int64_t i = 0; i < int64_t{m} * k; ++i) a.as<uint16_t>()[i] = f32_to_bf16(w[static_cast<size_t>(i) % w.size()]);
+  const auto groups = static_cast<size_t>(num_groups(k, int8 ? kGroupInt8 : kGroup));
+  const auto rows = static_cast<size_t>(m);
+  std::vector<float> a_groups(rows * groups);
+  std::vector<int32_t> a_integers(rows * groups);
+  std::vector<int8_t> a_int8(rows * groups * kGroupInt8);
+  QuantGemmArgs args = {};
+  args.a_groups = a_groups.data(), args.a_integers = a_integers.data();
+  args.gemm.a = int8 ? static_cast<const void*>(a_int8.data()) : a.as<void>();
+  args.gemm.a_stride = int8 ? static_cast<int64_t>(groups) * kGroupInt8 : k;
+  args.gemm.y = y.as<void>(), args.gemm.y_stride = n, args.gemm.m1 = m;
+  args.gemm.panel1 = num_panels(n), args.gemm.n = n, args.gemm.k = k, args.gemm.y_dtype = DType::kF32;
+  const QuantKernels& quant = choose_table().quant;
+  size_t copy = 0;
+  for (auto _ : state) {
+    if (int8) quant.quantize({a.as<uint16_t>(), a_int8.data(), a_groups.data(), a_integers.data(), k, 0, m, k});
+    if (format == Format::kQ4) quant.group_sums({a.as<uint16_t>(), a_groups.data(), k, 0, m, k});
+    args.gemm.b = packed.as<char>() + copy * bytes;
+    (int8 ? quant.gemm_int8 : format == Format::kQ8 ? quant.gemm_q8 : quant.gemm_q4)(args);
+    benchmark::ClobberMemory();
+    copy = copy + 1 < copies ? copy + 1 : 0;
+  }
+  state.SetLabel(name_of(format));
+  if (m == 1) {
+    report(state, 0, static_cast<double>(bytes), peaks().read);
+  } else {
+    report(state, 2.0 * m * n * k, 0, int8 ? peaks().int8 : peaks().bf16);
+  }
+}
+BENCHMARK(BM_QuantGemm)
+    ->ArgNames({"M", "N", "K", "format"})
+    ->ArgsProduct({{1024}, {3072}, {768}, {Format::kQ8, Format::kQ4, Format::kInt8}})
+    ->ArgsProduct({{1024}, {768}, {3072}, {Format::kQ8, Format::kQ4, Format::kInt8}})
+    ->ArgsProduct({{4, 8}, {1536}, {576}, {Format::kQ8, Format::kQ4, Format::kInt8}})
+    ->ArgsProduct({{1}, {1536}, {576}, {Format::kQ8, Format::kQ4, Format::kInt8}})
+    ->ArgsProduct({{1}, {49280}, {576}, {Format::kQ8, Format::kQ4, Format::kInt8}});
 
 // ---- attention
 

@@ -2,7 +2,7 @@
 //
 //   IDEFICS_BENCH_MODEL=folder vision_bench [--benchmark_filter=…]        IDEFICS_KERNELS chooses the level
 //
-// Arguments: threads, bf16. Real time is what a user waits for; CPU time, summed over the threads, is the better figure
+// Arguments: threads, format (kernels/packing.h: 1 bf16, 2 q8, 3 q4, 4 int8). Real time is what a user waits for; CPU time, summed over the threads, is the better figure
 // on a shared machine.
 #include <benchmark/benchmark.h>
 
@@ -22,12 +22,12 @@ namespace {
 // Everything that encode() needs.
 class Encoder {
  public:
-  Encoder(const char* folder, Element dtype, int threads)
+  Encoder(const char* folder, Format format, int threads)
       : pool_(threads),
         checkpoint_(Checkpoint::open(folder)),
         config_(make_config(folder)),
-        network_(pool_, checkpoint_, config_, dtype),
-        arena_(Network::scratch_bytes(config_, dtype, 1, 1, 1), "the benchmark"),
+        network_(pool_, checkpoint_, config_, format),
+        arena_(Network::scratch_bytes(config_, format, 1, 1, 1), "the benchmark"),
         pixels_(static_cast<size_t>(3 * config_.vision_config.image_size * config_.vision_config.image_size)),
         features_(static_cast<size_t>(config_.image_seq_len() * config_.text_config.hidden_size)) {
     for (size_t i = 0; i < pixels_.size(); ++i) pixels_[i] = static_cast<float>(i % 511) / 255 - 1;
@@ -59,7 +59,7 @@ void BM_EncodeTile(benchmark::State& state) {
   const char* folder = std::getenv("IDEFICS_BENCH_MODEL");
   if (folder == nullptr) return state.SkipWithError("IDEFICS_BENCH_MODEL names no model folder");
   try {
-    Encoder encoder(folder, state.range(1) != 0 ? Element::kBf16 : Element::kF32, static_cast<int>(state.range(0)));
+    Encoder encoder(folder, static_cast<Format::Kind>(state.range(1)), static_cast<int>(state.range(0)));
     encoder.encode();
     for (auto _ : state) encoder.encode();
   } catch (const std::exception& error) {
@@ -67,8 +67,8 @@ void BM_EncodeTile(benchmark::State& state) {
   }
 }
 BENCHMARK(BM_EncodeTile)
-    ->ArgNames({"threads", "bf16"})
-    ->ArgsProduct({{1, 2}, {1}})
+    ->ArgNames({"threads", "format"})
+    ->ArgsProduct({{1, 2}, {Format::kBf16, Format::kInt8, Format::kQ8, Format::kQ4}})
     ->Unit(benchmark::kMillisecond)
     ->MeasureProcessCPUTime()
     ->UseRealTime();

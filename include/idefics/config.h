@@ -128,6 +128,15 @@ enum class NormMethod { kRmsNorm };
 // Which positions of a step get logits: the last one of each sequence, the last n, or all.
 enum class ReturnLogits { kLastToken, kVariable, kAll };
 
+// Which hidden states a step gives out, float32; B sequences, T tokens, E text width.
+enum class ReturnHiddenStates {
+  kNone,
+  kLast,            // [B, E] of the last token of each sequence, before the final norm
+  kAll,             // [T, E] of all tokens, before the final norm
+  kAllNormalized,   // [T, E] behind the final norm
+  kSelectedLayers,  // [layers, T, E]: 0 is the embedded input with the image features in it, i the output of layer i
+};
+
 struct KVCacheParams {
   DType dtype = DType::kBf16;
   int n_kv_heads = 0;
@@ -169,6 +178,7 @@ struct Llama3Config {
   NormMethod norm_method = NormMethod::kRmsNorm;
   DType norm_dtype = DType::kBf16;  // the format the norm weights are stored in
   ReturnLogits return_logits = ReturnLogits::kLastToken;
+  ReturnHiddenStates return_hidden_states = ReturnHiddenStates::kNone;
 };
 
 // The vision tower and the connector.

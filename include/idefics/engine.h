@@ -14,6 +14,7 @@
 #include "idefics/error.h"
 #include "idefics/processor.h"
 #include "idefics/sampling.h"
+#include "idefics/structured_output.h"
 
 namespace idefics {
 
@@ -21,6 +22,11 @@ enum class ComputeType {
   kAuto,  // bf16 when the checkpoint stores bf16, else f32: never fewer bits than the file has
   kF32,
   kBf16,  // weights, matrix inputs and the KV cache in bfloat16; every sum in float32
+  // As kBf16, but with the weights of all layers and of the connector in (and those of the head as in kQ8)
+  kInt8,  // 8 bits, a scale for each output; inputs of products are rounded to 8 bits too, 64 of a token sharing a
+          // scale
+  kQ8,    // 8 bits, 32 weights sharing a scale
+  kQ4,    // 4 bits, 32 weights sharing a scale and an offset
 };
 
 // None of these changes an answer, but for dtype and max_model_len.
@@ -73,6 +79,9 @@ struct Request {
   // (DocTags). The token that ended the answer is never part of the text.
   std::optional<bool> skip_special_tokens = std::nullopt;
   bool include_stop_str_in_output = false;
+  // The text of every choice is one of those that this describes, unless max_tokens or a stop string ends it early.
+  // Error: kSchemaInvalid.
+  std::optional<StructuredOutput> structured_output = std::nullopt;
   // Requests share cached prefixes and features only with requests of the same salt.
   std::string cache_salt = {};
 };
@@ -201,7 +210,8 @@ class Engine {
 
   // Hands a request over. Returns at once and never throws for what the request says: a refusal comes as kEnd with an
   // error, one of those of Processor::prompt, kContextLengthExceeded (with the number of image tokens), kInvalidValue,
-  // kNumeric, kOutOfMemory, kOverloaded, kCancelled. The sink may be called before submit returns.
+  // kNumeric, kOutOfMemory, kOverloaded,
+  // kSchemaInvalid, kCancelled. The sink may be called before submit returns.
   RequestId submit(Request request, EventSink sink);
   EventStream submit(Request request);
   // Ends a request within one step or one tile. False when there is no such request (any more).
@@ -217,7 +227,7 @@ class Engine {
   const Idefics3Config& config() const;
   int max_model_len() const;
   std::string_view kernels() const;  // the CPU level in use: "ref", "avx2", "avx512", "amx"
-  std::string_view dtype() const;    // "f32" or "bf16"
+  std::string_view dtype() const;    // "f32", "bf16", "int8", "q8" or "q4"
   // Whether the text of an answer leaves special tokens out when a request does not say.
   bool skips_special_tokens() const;
   struct Memory {

@@ -19,6 +19,7 @@ enum class ErrorCode {
   kImageTooLarge,          // more bytes, pixels or side length than allowed
   kTooManyImages,          // more images or image tokens than allowed, or placeholders and images do not match
   kTemplateError,          // the chat template refused the messages or ran over its budget
+  kSchemaInvalid,          // a JSON schema, regular expression or grammar for the output is wrong or not supported
   kBadModel,               // a file of the model folder is missing, damaged or contradictory
   kIo,                     // a file could not be opened, read or written
   kOutOfMemory,            // the memory budget does not allow it

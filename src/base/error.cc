@@ -13,6 +13,7 @@ std::string_view code_name(ErrorCode code) {
     case ErrorCode::kImageTooLarge: return "image_too_large";
     case ErrorCode::kTooManyImages: return "too_many_images";
     case ErrorCode::kTemplateError: return "template_error";
+    case ErrorCode::kSchemaInvalid: return "schema_invalid";
     case ErrorCode::kBadModel: return "bad_model";
     case ErrorCode::kIo: return "io";
     case ErrorCode::kOutOfMemory: return "out_of_memory";

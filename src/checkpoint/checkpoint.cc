@@ -222,7 +222,7 @@ std::string canonical_name(std::string_view name) {
   return std::string(name);
 }
 
-Checkpoint Checkpoint::open(const fs::path& folder) {
+Checkpoint Checkpoint::open(const fs::path& folder, const Rename& rename) {
   std::error_code error;
   if (!fs::is_directory(folder, error)) fail(fmt::format("{}: no such folder", folder.string()));
   Checkpoint checkpoint;
@@ -235,13 +235,13 @@ Checkpoint Checkpoint::open(const fs::path& folder) {
     if (!text) fail(fmt::format("{}: has neither model.safetensors nor model.safetensors.index.json", folder.string()));
     checkpoint.files_ = open_shards(folder, *text, index.string());
   }
-  for (const Safetensors& file : checkpoint.files_) checkpoint.add(file);
+  for (const Safetensors& file : checkpoint.files_) checkpoint.add(file, rename);
   return checkpoint;
 }
 
-void Checkpoint::add(const Safetensors& file) {
+void Checkpoint::add(const Safetensors& file, const Rename& rename) {
   for (const TensorInfo& stored : file.tensors()) {
-    std::string name = canonical_name(stored.name);
+    std::string name = canonical_name(rename ? rename(stored.name) : stored.name);
     if (name.empty()) continue;
     TensorInfo tensor = stored;
     tensor.name = name;

@@ -18,6 +18,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <initializer_list>
 #include <map>
 #include <span>
@@ -37,7 +38,9 @@ class Checkpoint {
   // An index is not trusted: it may name only regular files of the folder itself, or links that stay within the folder
   // or, in a Hugging Face cache (models--org--name/snapshots/<revision>), within the same repository. The index and the
   // files must agree.
-  static Checkpoint open(const std::filesystem::path& folder);
+  // `rename`, when given, is asked first what a tensor is called (empty: skip it).
+  using Rename = std::function<std::string(std::string_view stored_name)>;
+  static Checkpoint open(const std::filesystem::path& folder, const Rename& rename = nullptr);
 
   // All tensors by canonical name.
   const std::map<std::string, TensorInfo, std::less<>>& tensors() const { return tensors_; }
@@ -75,7 +78,7 @@ class Checkpoint {
 
  private:
   Checkpoint() = default;
-  void add(const Safetensors& file);
+  void add(const Safetensors& file, const Rename& rename);
   bool head_equals_embedding() const;
   bool same_bytes(std::span<const std::byte> a, std::span<const std::byte> b) const;
   const MappedFile* find_file_of(std::span<const std::byte> part) const;

@@ -129,6 +129,7 @@ std::optional<int64_t> parse_length(std::string_view text) {
   int64_t unit = 1;
   if (text.ends_with('k') || text.ends_with('K')) unit = 1024;
   if (text.ends_with('m') || text.ends_with('M')) unit = 1024 * 1024;
+  if (text.ends_with('g') || text.ends_with('G')) unit = 1024 * 1024 * 1024;
   if (unit > 1) text.remove_suffix(1);
   const std::optional<int64_t> value = parse_whole(text);
   if (!value || std::abs(*value) > INT64_MAX / unit) return std::nullopt;
@@ -215,6 +216,15 @@ void Verb::length(const std::string& names, const std::string& help, int min, in
     const std::optional<int64_t> n = parse_length(option->results().back());
     if (!n || *n < min || *n > max) refuse(*option, fmt::format("a number from {} to {}, or the like of 4k", min, max));
     value = static_cast<int>(*n);
+  });
+}
+
+void Verb::bytes(const std::string& names, const std::string& help, std::optional<int64_t>& value) {
+  CLI::Option* option = add(names, "BYTES", help);
+  readers_.push_back([option, &value] {
+    if (option->empty()) return;
+    value = parse_length(option->results().back());
+    if (!value || *value < 1) refuse(*option, "a number of bytes, or the like of 512m or 2G");
   });
 }
 

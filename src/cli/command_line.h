@@ -42,6 +42,7 @@ class Verb {
   void whole(const std::string& names, const std::string& help, int min, int max, std::optional<int>& value);
   // The same, where "4k" stands for 4 * 1024.
   void length(const std::string& names, const std::string& help, int min, int max, std::optional<int>& value);
+  void bytes(const std::string& names, const std::string& help, std::optional<int64_t>& value);
   void seed(const std::string& names, const std::string& help, std::optional<uint64_t>& value);
   void number(const std::string& names, const std::string& help, std::optional<double>& value);
   void flag(const std::string& names, const std::string& help, bool& value);
@@ -83,7 +84,7 @@ class CommandLine {
 
 // How option values are read; nothing when the text is not one.
 std::optional<int64_t> parse_whole(std::string_view text);
-std::optional<int64_t> parse_length(std::string_view text);  // "4096", "4k", "4K", "1m"
+std::optional<int64_t> parse_length(std::string_view text);  // "4096", "4k", "4K", "1m", "2G"
 std::optional<double> parse_number(std::string_view text);   // finite
 std::optional<bool> parse_switch(std::string_view text);
 

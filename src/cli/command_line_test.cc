@@ -148,6 +148,7 @@ TEST(ParseLength, knows_k_and_m) {
   EXPECT_EQ(parse_length("4096"), 4096);
   EXPECT_EQ(parse_length("8K"), 8192);
   EXPECT_EQ(parse_length("1m"), 1 << 20);
+  EXPECT_EQ(parse_length("2G"), int64_t{2} << 30);
   EXPECT_EQ(parse_length("k"), std::nullopt);
   EXPECT_EQ(parse_length("4kk"), std::nullopt);
   EXPECT_EQ(parse_length("99999999999999999k"), std::nullopt);
@@ -170,7 +171,7 @@ const VerbInfo& verb_named(const CommandTree& tree, const std::string& name) {
 
 TEST(CommandTree, holds_what_was_described) {
   const CommandTree tree = real_tree();
-  EXPECT_EQ(tree.verbs.size(), 10u);
+  EXPECT_EQ(tree.verbs.size(), 12u);
   const VerbInfo& generate = verb_named(tree, "generate");
   ASSERT_EQ(generate.arguments.size(), 1u);
   EXPECT_EQ(generate.arguments[0].name, "MODEL");

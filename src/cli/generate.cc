@@ -1,6 +1,5 @@
 // idefics generate: one question, one answer.
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -9,8 +8,10 @@
 #include "base/json.h"
 #include "cli/ask.h"
 #include "cli/shared_flags.h"
+#include "cli/stage_lines.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "measurement/memory.h"
 
 namespace idefics::cli {
 
@@ -21,15 +22,10 @@ struct Generate {
   InputFlags input;
   ImageFlags images;
   SamplingFlags sampling;
+  StructureFlags structure;
   EngineFlags engine;
-  bool json = false;
+  bool json = false, verbose = false;
 };
-
-int64_t peak_rss_bytes() {
-  struct rusage usage {};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return int64_t{1024} * usage.ru_maxrss;
-}
 
 std::string to_json(const Engine& engine, const Answer& answer, double load_ms) {
   const Timings& t = answer.timings;
@@ -71,7 +67,8 @@ int run(const Generate& options) {
   options.model.require();
   Request request{.messages = conversation.messages,
                   .sampling = options.sampling.apply({}),
-                  .skip_special_tokens = options.sampling.skip_special()};
+                  .skip_special_tokens = options.sampling.skip_special(),
+                  .structured_output = options.structure.read()};
   request.prompt.images = options.images.options();
 
   const auto start = std::chrono::steady_clock::now();
@@ -84,7 +81,11 @@ int run(const Generate& options) {
     if (!options.json) print(delta);
   });
   print(options.json ? to_json(engine, answer, load_time.count()) : "\n");
-  print_speed(answer);
+  if (options.verbose) {
+    print_note(stage_lines(answer, stats_of_all(engine, answer), load_time.count()));
+  } else {
+    print_speed(answer);
+  }
   if (answer.finish_reason() == FinishReason::kCancelled)
     throw Error(ErrorCode::kCancelled, "interrupted before the answer was complete");
   return 0;
@@ -103,9 +104,11 @@ void add_generate(CommandLine& line) {
   options->input.describe(verb);
   options->images.describe(verb);
   options->sampling.describe(verb);
+  options->structure.describe(verb);
   options->engine.describe(verb);
   verb.group("Output");
   verb.flag("--json", "Print one JSON object: text, token ids, counts, timings, peak memory", options->json);
+  verb.flag("-v,--verbose", "Say on standard error how long each stage took", options->verbose);
   verb.action([options] { return run(*options); });
 }
 

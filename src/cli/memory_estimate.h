@@ -17,7 +17,7 @@ struct MemoryEstimate {
 };
 
 // REQUIRES: `config` is finalized with this checkpoint.
-MemoryEstimate estimate_memory(const Idefics3Config& config, const Checkpoint& checkpoint, Element dtype);
+MemoryEstimate estimate_memory(const Idefics3Config& config, const Checkpoint& checkpoint, Format format);
 
 struct Parameters {
   int64_t vision = 0, connector = 0, text = 0;  // a tied head counts once

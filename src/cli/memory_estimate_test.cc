@@ -21,7 +21,9 @@ TEST(MemoryEstimate, is_what_the_engine_takes) {
   for (const auto& folder : models()) {
     const ModelFolder model = ModelFolder::open(folder);
     for (const auto& [dtype, type] :
-         {std::pair(Element::kF32, ComputeType::kF32), std::pair(Element::kBf16, ComputeType::kBf16)}) {
+         {std::pair(Format::kF32, ComputeType::kF32), std::pair(Format::kBf16, ComputeType::kBf16),
+          std::pair(Format::kQ8, ComputeType::kQ8), std::pair(Format::kQ4, ComputeType::kQ4),
+          std::pair(Format::kInt8, ComputeType::kInt8)}) {
       const MemoryEstimate estimate = estimate_memory(model.config, model.checkpoint, dtype);
       const Engine::Memory memory = Engine::load(folder, {.dtype = type, .num_threads = 1, .max_num_seqs = 1}).memory();
       EXPECT_EQ(estimate.kv_full_context, static_cast<int64_t>(memory.kv_cache)) << folder;

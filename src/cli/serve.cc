@@ -31,6 +31,7 @@ struct Serve {
   EngineFlags engine;
   std::optional<std::string> host, uds, api_key_file, certificate, key, media_folder, log_format;
   std::vector<std::string> api_keys, names, hosts, origins;
+  std::optional<int64_t> kv_memory;
   std::optional<int> port, max_num_seqs, max_queue, max_connections, max_body_bytes;
   std::optional<int> header_timeout, body_timeout, send_timeout, keep_alive_timeout, drain_timeout, stall_timeout;
   bool no_webui = false;
@@ -115,12 +116,19 @@ openai::ServiceOptions service_options(const Serve& options, const http::ServerO
 Engine load_engine(const Serve& options, openai::Log& log) {
   EngineOptions wanted = options.engine.options();
   wanted.max_num_seqs = options.max_num_seqs.value_or(wanted.max_num_seqs);
+  if (options.kv_memory) wanted.kv_cache_bytes = static_cast<size_t>(*options.kv_memory);
   wanted.max_waiting = options.max_queue.value_or(kDefaultQueue);
   Engine engine = Engine::load(options.model.folder, wanted);
   const std::vector<std::string>& bad = engine.nonfinite();
   if (!bad.empty())
     log.warning("tensors with NaN or Inf: answers may be nonsense",
                 {{"tensors", std::to_string(bad.size())}, {"first", bad.front()}});
+  const Engine::Memory memory = engine.memory();
+  const auto mib = [](size_t bytes) { return std::to_string(bytes >> 20); };
+  log.info("memory", {{"weights_mib", mib(memory.weights)},
+                      {"kv_cache_mib", mib(memory.kv_cache)},
+                      {"scratch_mib", mib(memory.scratch)},
+                      {"vision_cache_mib", mib(memory.vision_cache)}});
   return engine;
 }
 
@@ -199,6 +207,8 @@ void describe(Verb& verb, Serve& options) {
               options.max_body_bytes);
   verb.whole("--max-queue", "Requests that may wait; more are refused; default 64", 1, 1'000'000, options.max_queue);
   verb.whole("--max-num-seqs", "Sequences computed at the same time; default 16", 1, 4096, options.max_num_seqs);
+  verb.bytes("--kv-memory", "Memory for keys and values, like 512m or 2G; default: 16 sequences of 2048 tokens",
+             options.kv_memory);
   verb.whole("--header-timeout", "Seconds for the head of a request; default 10", 1, 86400, options.header_timeout);
   verb.whole("--body-timeout", "Seconds without a byte of a body; default 30", 1, 86400, options.body_timeout);
   verb.whole("--send-timeout", "Seconds in which a client takes nothing; default 30", 1, 86400, options.send_timeout);

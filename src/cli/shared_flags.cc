@@ -62,7 +62,8 @@ void ModelArgument::require() const {
 
 void EngineFlags::describe(Verb& verb) {
   verb.group("Model");
-  verb.text("--dtype", "auto|f32|bf16", "Number format of weights and cache; auto: as stored", dtype);
+  verb.text("--dtype", "auto|f32|bf16|int8|q8|q4",
+            "Number format; auto: as stored. int8: of weights and arithmetic; q8, q4: of weights", dtype);
   verb.whole("--threads", "Compute threads; default: the CPUs of this process", 1, 1024, threads);
   verb.length("--max-model-len", "Most tokens of prompt and answer, like 4096 or 4k; default: the model's", 1, 1 << 30,
               max_model_len);
@@ -73,6 +74,9 @@ EngineOptions EngineFlags::options() const {
   EngineOptions options;
   if (dtype == "f32") options.dtype = ComputeType::kF32;
   if (dtype == "bf16") options.dtype = ComputeType::kBf16;
+  if (dtype == "int8") options.dtype = ComputeType::kInt8;
+  if (dtype == "q8") options.dtype = ComputeType::kQ8;
+  if (dtype == "q4") options.dtype = ComputeType::kQ4;
   set(options.num_threads, threads);
   options.max_model_len = max_model_len;
   options.allow_nonfinite = allow_nonfinite;
@@ -143,6 +147,30 @@ std::optional<bool> SamplingFlags::skip_special() const {
     refuse("--keep-special-tokens and --skip-special-tokens contradict each other; give one of them");
   if (keep_special_tokens) return false;
   if (skip_special_tokens) return true;
+  return std::nullopt;
+}
+
+void StructureFlags::describe(Verb& verb) {
+  verb.group("Structure");
+  verb.text("--json-schema", "FILE", "The answer is JSON that is valid under the schema in this file", json_schema);
+  verb.flag("--json-object", "The answer is a JSON object", json_object);
+  verb.text("--regex", "EXPRESSION", "The whole answer matches this regular expression", regex);
+  verb.texts("--choice", "TEXT", "The answer is this text, or another one that is given so", choices);
+  verb.text("--grammar", "FILE", "The answer is a text of the grammar (GBNF) in this file", grammar);
+}
+
+std::optional<StructuredOutput> StructureFlags::read() const {
+  using Kind = StructuredOutput::Kind;
+  const int given = int{json_schema.has_value()} + int{json_object} + int{regex.has_value()} + int{!choices.empty()} +
+                    int{grammar.has_value()};
+  if (given > 1)
+    refuse("--json-schema, --json-object, --regex, --choice and --grammar exclude each other; give one of them");
+  constexpr size_t kMostBytes = size_t{1} << 20;
+  if (json_schema) return StructuredOutput{.kind = Kind::kJsonSchema, .text = read_file(*json_schema, kMostBytes)};
+  if (json_object) return StructuredOutput{.kind = Kind::kJsonObject};
+  if (regex) return StructuredOutput{.kind = Kind::kRegex, .text = *regex};
+  if (!choices.empty()) return StructuredOutput{.kind = Kind::kChoice, .choices = choices};
+  if (grammar) return StructuredOutput{.kind = Kind::kGrammar, .text = read_file(*grammar, kMostBytes)};
   return std::nullopt;
 }
 

@@ -53,6 +53,17 @@ struct SamplingFlags {
   std::optional<bool> skip_special() const;
 };
 
+// What the answer must look like.
+struct StructureFlags {
+  std::optional<std::string> json_schema, regex, grammar;
+  std::vector<std::string> choices;
+  bool json_object = false;
+
+  void describe(Verb& verb);
+  // Reads the files that the options name. Errors: kUsage, kIo.
+  std::optional<StructuredOutput> read() const;
+};
+
 // What is asked: a prompt with pictures, or a file of messages.
 struct InputFlags {
   std::optional<std::string> prompt, system, messages;

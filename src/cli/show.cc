@@ -67,13 +67,13 @@ json::object weights_json(const ModelFolder& model) {
 
 json::object memory_json(const ModelFolder& model) {
   json::object out;
-  for (const auto& [name, dtype] : {std::pair("f32", Element::kF32), std::pair("bf16", Element::kBf16)}) {
-    const MemoryEstimate m = estimate_memory(model.config, model.checkpoint, dtype);
-    out[name] = json::object{{"weights", m.weights},
-                             {"kv_per_1024_tokens", m.kv_per_1024_tokens},
-                             {"kv_full_context", m.kv_full_context},
-                             {"scratch", m.scratch},
-                             {"total", m.total()}};
+  for (const Format format : {Format::kF32, Format::kBf16, Format::kInt8, Format::kQ8, Format::kQ4}) {
+    const MemoryEstimate m = estimate_memory(model.config, model.checkpoint, format);
+    out[kernels::name_of(format)] = json::object{{"weights", m.weights},
+                                                 {"kv_per_1024_tokens", m.kv_per_1024_tokens},
+                                                 {"kv_full_context", m.kv_full_context},
+                                                 {"scratch", m.scratch},
+                                                 {"total", m.total()}};
   }
   return out;
 }

@@ -8,6 +8,7 @@
 #include "engine/output_text.h"
 #include "engine/prompt_lookup.h"
 #include "engine/sampler.h"
+#include "grammar/token_constraint.h"
 #include "scheduling/scheduler.h"
 
 namespace idefics {
@@ -40,6 +41,7 @@ struct ActiveSequence {
   BlockKeyChain keys;
   Sampler sampler;
   OutputText text;
+  std::optional<grammar::TokenConstraint> constraint;  // of structured output
   PromptLookup lookup;
   std::vector<int32_t> drafts;  // guesses at what follows `tokens`
   int32_t computed = 0;         // tokens of the prompt that are behind it, to see what a cache spared

@@ -166,7 +166,7 @@ const Processor& Engine::processor() const { return parts_->processor; }
 const Idefics3Config& Engine::config() const { return parts_->network->config(); }
 int Engine::max_model_len() const { return config().get_max_seq_len(); }
 std::string_view Engine::kernels() const { return parts_->kernels.name; }
-std::string_view Engine::dtype() const { return parts_->network->dtype() == Element::kF32 ? "f32" : "bf16"; }
+std::string_view Engine::dtype() const { return kernels::name_of(parts_->network->format()); }
 bool Engine::skips_special_tokens() const { return !writes_special_tokens(parts_->processor); }
 const std::vector<std::string>& Engine::nonfinite() const { return parts_->network->nonfinite(); }
 Engine::Memory Engine::memory() const {

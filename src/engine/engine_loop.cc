@@ -27,6 +27,16 @@ SchedulerOptions scheduler_options(const EngineOptions& options, const Network& 
 // A seed of its own for every choice; the first one's is the request's.
 uint64_t choice_seed(uint64_t seed, int choice) { return seed + static_cast<uint64_t>(choice) * 0xd1342543de82ef95u; }
 
+// Ids that the model has no logit for cannot come.
+grammar::TokenConstraint make_constraint(const Job& job, size_t vocab_size) {
+  std::vector<int32_t> stop_ids = job.stop_ids;
+  std::erase_if(stop_ids, [&](int32_t id) { return static_cast<size_t>(id) >= vocab_size; });
+  return {job.grammar, std::move(stop_ids)};
+}
+
+// A constrained text that can only end is at its end.
+bool is_whole(const ActiveSequence& sequence) { return sequence.constraint && sequence.constraint->must_stop(); }
+
 }  // namespace
 
 bool writes_special_tokens(const Processor& processor) {
@@ -128,6 +138,7 @@ void EngineLoop::start(std::shared_ptr<Job> job) {
                    sampling.stop, j.request.include_stop_str_in_output));
     sequence->tokens = j.prompt.ids;
     sequence->keys = j.keys;
+    if (j.grammar) sequence->constraint = make_constraint(j, scratch_.count.size());
     const auto [id, max_new] = scheduler_->submit(
         {.num_prompt_tokens = j.usage.prompt_tokens,
          .max_new_tokens = sampling.max_tokens > 0 ? sampling.max_tokens : std::numeric_limits<int32_t>::max(),
@@ -328,6 +339,7 @@ std::vector<ActiveSequence*> EngineLoop::fork_choices(ActiveSequence& parent) {
     child->tokens.reserve(parent.tokens.capacity());
     child->tokens = parent.tokens;
     child->keys = parent.keys;
+    child->constraint = parent.constraint;
     choices.push_back(child.get());
     request.sequences.push_back(id);
     sequences_.emplace(id, std::move(child));
@@ -347,7 +359,7 @@ void EngineLoop::choose_tokens(ActiveSequence& sequence, int num_drafts, Matrix<
     if (hooks.after_logits)
       hooks.after_logits(job.id, sequence.choice, static_cast<int>(sequence.generated().size()), row);
     if (job.request.logprobs) raw_logits_.assign(row.begin(), row.end());
-    const int32_t id = sequence.sampler.choose(sequence.prompt(), sequence.generated(), row);
+    const int32_t id = choose_token(sequence, row);
     event.tokens.push_back(job.request.logprobs ? token_info(raw_logits_, id, *job.request.logprobs)
                                                 : TokenInfo{.id = id});
     finished = accept(sequence, id, event);
@@ -365,10 +377,7 @@ void EngineLoop::choose_tokens(ActiveSequence& sequence, int num_drafts, Matrix<
   }
 
   sequence.drafts.clear();
-  if (!finished && options_.speculative) {
-    const auto guess = sequence.lookup.propose(sequence.tokens);
-    sequence.drafts.assign(guess.begin(), guess.end());
-  }
+  if (!finished) guess(sequence);
   sequence.keys.extend(sequence.tokens, job.tiles, processor_.config().image_seq_len);
   outcome_.sampled.push_back({.sequence = sequence.id,
                               .num_tokens = taken,
@@ -377,7 +386,8 @@ void EngineLoop::choose_tokens(ActiveSequence& sequence, int num_drafts, Matrix<
                               .keys = sequence.keys.keys()});
   job.sink(std::move(event));
   if (!finished) return;
-  const bool stopped = sequence.text.stopped() || std::ranges::binary_search(job.stop_ids, sequence.tokens.back());
+  const bool stopped =
+      sequence.text.stopped() || is_whole(sequence) || std::ranges::binary_search(job.stop_ids, sequence.tokens.back());
   finish_choice(sequence, stopped ? FinishReason::kStop : FinishReason::kLength);
   if (request.sequences.empty()) end(request, std::nullopt);
 }
@@ -387,7 +397,32 @@ bool EngineLoop::accept(ActiveSequence& sequence, int32_t id, Event& event) {
   sequence.tokens.push_back(id);
   if (std::ranges::binary_search(sequence.request->job->stop_ids, id)) return true;  // which is no text
   event.text += sequence.text.push(id);
-  return sequence.text.stopped() || std::ssize(sequence.generated()) >= sequence.max_new_tokens;
+  return sequence.text.stopped() || is_whole(sequence) || std::ssize(sequence.generated()) >= sequence.max_new_tokens;
+}
+
+int32_t EngineLoop::choose_token(ActiveSequence& sequence, std::span<float> logits) {
+  if (sequence.constraint) {
+    allowed_.resize(std::max((logits.size() + 31) / 32, sequence.request->job->grammar->vocabulary().mask_words()));
+    sequence.constraint->mask(allowed_);
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+    for (size_t i = 0; i < logits.size(); ++i) {
+      const bool allowed = (allowed_[i / 32] >> (i % 32) & 1) != 0;
+      if (!allowed && logits[i] < kInfinity) logits[i] = -kInfinity;  // NaN and Inf stay for the sampler to find
+    }
+  }
+  const int32_t id = sequence.sampler.choose(sequence.prompt(), sequence.generated(), logits);
+  if (sequence.constraint) IDEFICS_CHECK(sequence.constraint->accept(id));
+  return id;
+}
+
+// What may come next: what the grammar leaves no choice about, or what the text so far suggests.
+void EngineLoop::guess(ActiveSequence& sequence) {
+  if (!options_.speculative) return;
+  if (sequence.constraint) sequence.drafts = sequence.constraint->forced_tokens();
+  if (sequence.drafts.size() > PromptLookup::kMost) sequence.drafts.resize(PromptLookup::kMost);
+  if (!sequence.drafts.empty()) return;
+  const auto guess = sequence.lookup.propose(sequence.tokens);
+  sequence.drafts.assign(guess.begin(), guess.end());
 }
 
 // ---- tiles ----

@@ -57,7 +57,9 @@ class EngineLoop {
   bool try_tokens(ActiveSequence& sequence, int num_drafts, Matrix<float> logits);
   std::vector<ActiveSequence*> fork_choices(ActiveSequence& parent);
   void choose_tokens(ActiveSequence& sequence, int num_drafts, Matrix<float> logits);
+  int32_t choose_token(ActiveSequence& sequence, std::span<float> logits);
   bool accept(ActiveSequence& sequence, int32_t id, Event& event);
+  void guess(ActiveSequence& sequence);
   void report_prompt_logprobs(const StepPlan& plan);
   void encode_tiles(const StepPlan& plan);
   void report_tiles();
@@ -86,6 +88,7 @@ class EngineLoop {
   std::vector<RowTokens> row_tokens_;
   std::vector<int32_t> logit_rows_;
   std::vector<float> raw_logits_;  // [V] before the sampler, for log probabilities
+  std::vector<uint32_t> allowed_;  // [V / 32] tokens that a constraint allows
   bool failed_before_ = false;     // the last step
   EngineStats stats_;              // this thread's copy
 

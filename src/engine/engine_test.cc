@@ -51,6 +51,37 @@ TEST(Engine, bfloat16_gives_the_same_answers_where_the_reference_is_sure) {
   }
 }
 
+// A margin of 0.5 between the best two logits is far above the rounding of 8 bits; with 4 bits only clear answers
+// count.
+TEST(Engine, quantized_weights_give_the_same_answers_where_the_reference_is_sure) {
+  for (const auto& [type, name, margin] :
+       {std::tuple(ComputeType::kInt8, "int8", 1.0), {ComputeType::kQ8, "q8", 1.0}, {ComputeType::kQ4, "q4", 3.0}}) {
+    Engine engine = Engine::load(kModel, {.dtype = type});
+    EXPECT_EQ(engine.dtype(), name);
+    int asked = 0;
+    const json::value rows = expected();
+    for (const json::value& row : rows.as_array()) {
+      if (row.at("smallest_margin").to_number<double>() < margin) continue;
+      const Answer answer =
+          engine.generate(ask(std::string(row.at("image").as_string()), std::string(row.at("prompt").as_string())));
+      EXPECT_EQ(answer.text(), std::string(row.at("text").as_string())) << name << row.at("prompt");
+      ++asked;
+    }
+    EXPECT_GE(asked, 3) << name;
+  }
+}
+
+TEST(Engine, quantized_answers_do_not_depend_on_threads_and_chunks) {
+  for (const ComputeType type : {ComputeType::kInt8, ComputeType::kQ8, ComputeType::kQ4}) {
+    const Request request = ask("06.png", "Describe the image.");
+    const Answer want = Engine::load(kModel, {.dtype = type, .num_threads = 1}).generate(request);
+    Engine engine = Engine::load(
+        kModel,
+        {.dtype = type, .num_threads = 2, .max_num_seqs = 1, .max_num_batched_tokens = 7, .speculative = false});
+    EXPECT_EQ(engine.generate(request).token_ids(), want.token_ids());
+  }
+}
+
 TEST(Engine, threads_chunks_and_earlier_requests_do_not_change_the_answer) {
   const Request request = ask("06.png", "Describe the image.");
   Engine first = Engine::load(kModel, {.num_threads = 1});

@@ -11,12 +11,19 @@ namespace idefics {
 namespace {
 
 // The type in which the weights are stored with the most bytes decides.
-Element choose_element(ComputeType wanted, const Checkpoint& checkpoint) {
-  if (wanted != ComputeType::kAuto) return wanted == ComputeType::kBf16 ? Element::kBf16 : Element::kF32;
+Format choose_format(ComputeType wanted, const Checkpoint& checkpoint) {
+  switch (wanted) {
+    case ComputeType::kAuto: break;
+    case ComputeType::kF32: return Format::kF32;
+    case ComputeType::kBf16: return Format::kBf16;
+    case ComputeType::kInt8: return Format::kInt8;
+    case ComputeType::kQ8: return Format::kQ8;
+    case ComputeType::kQ4: return Format::kQ4;
+  }
   const auto bytes = checkpoint.totals().bytes;
   const auto most =
       std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  return most != bytes.end() && most->first == StoredDType::kBf16 ? Element::kBf16 : Element::kF32;
+  return most != bytes.end() && most->first == StoredDType::kBf16 ? Format::kBf16 : Format::kF32;
 }
 
 void refuse_nonfinite(const std::vector<std::string>& names, const std::filesystem::path& folder) {
@@ -40,7 +47,7 @@ std::unique_ptr<Network> load_network(const std::filesystem::path& folder, const
   const Checkpoint checkpoint = Checkpoint::open(folder);
   checkpoint.verify(config);
   config.finalize(*pipeline.model.huggingface_config, checkpoint.state_dict(), ReturnLogits::kLastToken);
-  auto network = std::make_unique<Network>(pool, checkpoint, config, choose_element(options.dtype, checkpoint));
+  auto network = std::make_unique<Network>(pool, checkpoint, config, choose_format(options.dtype, checkpoint));
   if (!options.allow_nonfinite) refuse_nonfinite(network->nonfinite(), folder);
   return network;
 }

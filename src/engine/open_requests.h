@@ -9,6 +9,7 @@
 #include "engine/content_keys.h"
 #include "engine/pictures.h"
 #include "engine/stopwatch.h"
+#include "grammar/compiled_grammar.h"
 #include "idefics/engine.h"
 
 namespace idefics {
@@ -28,8 +29,9 @@ struct Job {
   Prompt prompt;      // its pictures' tiles are in `pictures`
   Pictures pictures;  // empty when the request has none
   std::vector<SequenceTile> tiles;
-  BlockKeyChain keys;             // of the prompt
-  std::vector<int32_t> stop_ids;  // sorted
+  BlockKeyChain keys;                                       // of the prompt
+  std::vector<int32_t> stop_ids;                            // sorted
+  std::shared_ptr<const grammar::CompiledGrammar> grammar;  // of structured output
   uint64_t seed = 0;
   double prepared_ms = 0;  // since submit
 

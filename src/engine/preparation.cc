@@ -62,6 +62,7 @@ Preparation::Preparation(const Processor& processor, const EngineOptions& option
       open_(open),
       pixels_(pixels),
       deliver_(std::move(deliver)),
+      grammars_(processor.parts().tokenizer),
       thread_([this] { run(); }) {}
 
 Preparation::~Preparation() {
@@ -103,11 +104,12 @@ void Preparation::run() {
   }
 }
 
-void Preparation::prepare(Job& job, ThreadPool& pool) const {
+void Preparation::prepare(Job& job, ThreadPool& pool) {
   const Request& request = job.request;
   check_request(request, processor_.vocab_size());
   job.seed = request.sampling.seed ? *request.sampling.seed : std::random_device{}();
   job.stop_ids = collect_stop_ids(request.sampling, processor_);
+  if (request.structured_output) job.grammar = grammars_.find(*request.structured_output);
 
   std::vector<std::vector<TileKey>> keys;  // by picture
   job.prompt = make_prompt(job, pool, keys);
@@ -126,7 +128,7 @@ void Preparation::prepare(Job& job, ThreadPool& pool) const {
   job.prepared_ms = job.timings.preprocess_ms = job.since_submit.ms();
 }
 
-Prompt Preparation::make_prompt(Job& job, ThreadPool& pool, std::vector<std::vector<TileKey>>& keys) const {
+Prompt Preparation::make_prompt(Job& job, ThreadPool& pool, std::vector<std::vector<TileKey>>& keys) {
   const Request& request = job.request;
   const Processor::Parts& parts = processor_.parts();
   if (request.text) return parts.plain_prompt(*request.text);
@@ -137,11 +139,24 @@ Prompt Preparation::make_prompt(Job& job, ThreadPool& pool, std::vector<std::vec
       if (part.type == ContentPart::Type::kImage) files.push_back(part.image);
     }
   }
+  std::vector<Key> names;
+  for (const std::string_view file : files)
+    names.push_back(KnownPictures::name(request.cache_salt, file, request.prompt.images));
   job.pictures.set(std::move(files), request.prompt.images, pixels_);
-  return parts.prompt(request.messages, request.prompt, &pool, [&](int picture, PromptImage& image) {
+
+  Processor::Parts::ImageHooks hooks;
+  hooks.find = [&](int picture) -> std::optional<PromptImage> {
+    const KnownPictures::Picture* known = known_.find(names[static_cast<size_t>(picture)]);
+    if (known == nullptr) return std::nullopt;
+    keys.push_back(known->keys);
+    return known->image;
+  };
+  hooks.take = [&](int picture, PromptImage& image) {
     keys.push_back(tile_keys(request.cache_salt, image, pool));
     job.pictures.offer(picture, image);
-  });
+    known_.add(names[static_cast<size_t>(picture)], {image, keys.back()});
+  };
+  return parts.prompt(request.messages, request.prompt, &pool, hooks);
 }
 
 }  // namespace idefics

@@ -8,6 +8,8 @@
 #include <mutex>
 #include <thread>
 
+#include "engine/grammars.h"
+#include "engine/known_pictures.h"
 #include "engine/open_requests.h"
 
 namespace idefics {
@@ -28,14 +30,16 @@ class Preparation {
 
  private:
   void run();
-  void prepare(Job& job, ThreadPool& pool) const;
-  Prompt make_prompt(Job& job, ThreadPool& pool, std::vector<std::vector<TileKey>>& keys) const;
+  void prepare(Job& job, ThreadPool& pool);
+  Prompt make_prompt(Job& job, ThreadPool& pool, std::vector<std::vector<TileKey>>& keys);
 
   const Processor& processor_;
   const EngineOptions& options_;
   OpenRequests& open_;
   PixelBudget& pixels_;
   Deliver deliver_;
+  Grammars grammars_;
+  KnownPictures known_;
 
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/files.h"
+#include "base/json.h"
 #include "engine/engine_parts.h"
 
 namespace idefics {
@@ -45,10 +46,15 @@ std::vector<Request> all_kinds() {
       draw(ask("", "Hello"), 8, 12),
       go_on(ask("", "one two three one two three one two three"), 70),
       ask("02.png", "Describe the image."),
+      draw(ask("04.png", "Describe the image."), 9, 60),
   };
   requests[2].messages[0].content.push_back(requests[1].messages[0].content[0]);  // a second picture
   requests[3].n = 3;
   requests[6].prompt.images.split = false;
+  requests[7].structured_output = StructuredOutput{
+      .kind = StructuredOutput::Kind::kJsonSchema,
+      .text = R"({"type":"object","properties":{"colour":{"enum":["red","blue","green"]},"count":{"type":"integer",
+                 "minimum":0,"maximum":12}},"required":["colour","count"],"additionalProperties":false})"};
   return requests;
 }
 
@@ -199,6 +205,15 @@ TEST(Serving, a_second_question_about_a_picture_computes_little) {
   const Answer again = engine.generate(second);
   EXPECT_EQ(engine.stats().tiles_encoded, tiles);
   EXPECT_EQ(outcome_of(again), alone({second}).front());
+
+  Request uncut = second;  // other tiles of the same file
+  uncut.prompt.images.split = false;
+  EXPECT_EQ(outcome_of(engine.generate(uncut)), alone({uncut}).front());
+  Engine forgetful = Engine::load(kModel, {.enable_prefix_caching = false, .vision_cache_bytes = 0});
+  for (int i = 0; i < 2; ++i)  // the second time the picture is known, and its features are gone
+    EXPECT_EQ(outcome_of(forgetful.generate(second)), outcome_of(again));
+  EXPECT_EQ(forgetful.stats().tiles_encoded, 2 * tiles);
+
   Request longer = ask("06.png", "How many shapes are there? Count well, and say the number and the colours of all.");
   longer.messages[0].content.push_back(longer.messages[0].content[0]);  // fills pages
   engine.generate(longer);
@@ -294,6 +309,43 @@ TEST(Serving, log_probabilities_are_those_of_the_model) {
   const Answer chunked = small.generate(request);
   for (size_t i = 1; i < chunked.prompt_logprobs.size(); ++i)
     EXPECT_EQ(chunked.prompt_logprobs[i].logprob, answer.prompt_logprobs[i].logprob);
+}
+
+TEST(Serving, structured_answers_are_what_was_asked_for) {
+  using Kind = StructuredOutput::Kind;
+  Engine engine = Engine::load(kModel), plain = Engine::load(kModel, {.speculative = false});
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    Request request = draw(ask("06.png", "Describe the image."), seed, 80);
+    request.structured_output = StructuredOutput{.kind = Kind::kChoice, .choices = {"red circle", "blue", "redder"}};
+    const Answer choice = engine.generate(request);
+    EXPECT_TRUE(std::ranges::count(request.structured_output->choices, choice.text()) == 1) << choice.text();
+    EXPECT_EQ(choice.finish_reason(), FinishReason::kStop);
+
+    request.structured_output = all_kinds()[7].structured_output;
+    const Answer object = engine.generate(request);
+    const json::value value = parse_json(object.text(), "the answer");
+    EXPECT_TRUE(value.at("colour").is_string());
+    EXPECT_LE(value.at("count").as_int64(), 12);
+    EXPECT_EQ(value.as_object().size(), 2u);
+    EXPECT_EQ(plain.generate(request).token_ids(), object.token_ids()) << "what is forced is what would be chosen";
+
+    request.structured_output = StructuredOutput{.kind = Kind::kRegex, .text = "[0-9]{3}-[a-f]+"};
+    request.sampling.max_tokens = 12;
+    const std::string text = engine.generate(request).text();
+    ASSERT_GE(text.size(), 4u);
+    EXPECT_EQ(text.find_first_not_of("0123456789"), 3u) << text;
+    EXPECT_EQ(text.find_first_not_of("abcdef", 4), std::string::npos) << text;
+  }
+  EXPECT_LT(engine.stats().steps, engine.stats().generated_tokens);
+
+  Request request = ask("", "hello");
+  request.structured_output = StructuredOutput{.kind = Kind::kJsonSchema, .text = R"({"type":"nonsense"})"};
+  try {
+    engine.generate(request);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kSchemaInvalid);
+  }
 }
 
 TEST(Serving, plain_text_and_ids_need_no_template) {

@@ -1,6 +1,7 @@
 #include "engine/step_runner.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "engine/prompt_lookup.h"
 
@@ -34,8 +35,8 @@ int64_t StepRunner::num_pages(const EngineOptions& options, const Network& netwo
                   options.max_num_seqs * pages_for(std::min(context, kTokensPerSequence), options));
 }
 
-size_t StepRunner::scratch_bytes(const Idefics3Config& config, Element dtype, const EngineOptions& options) {
-  return Network::scratch_bytes(config, dtype, options.max_num_batched_tokens,
+size_t StepRunner::scratch_bytes(const Idefics3Config& config, Format format, const EngineOptions& options) {
+  return Network::scratch_bytes(config, format, options.max_num_batched_tokens,
                                 pages_for(config.get_max_seq_len(), options), max_logit_rows(options));
 }
 
@@ -45,7 +46,7 @@ StepRunner::StepRunner(const EngineOptions& options, const Network& network, con
       kernels_(kernels),
       pool_(pool),
       pixel_table_(pixel_table),
-      arena_(scratch_bytes(network.config(), network.dtype(), options), "scratch"),
+      arena_(scratch_bytes(network.config(), network.format(), options), "scratch"),
       cache_(kv_shape(options, network.config(), network.dtype()), num_pages(options, network)),
       vision_(static_cast<size_t>(network.config().image_seq_len()) *
                   static_cast<size_t>(network.config().text_config.hidden_size),
@@ -54,7 +55,10 @@ StepRunner::StepRunner(const EngineOptions& options, const Network& network, con
          static_cast<size_t>(network.config().text_config.hidden_size)),
       logits_(static_cast<size_t>(max_logit_rows(options)) *
               static_cast<size_t>(network.config().text_config.vocab_size)),
-      ids_(static_cast<size_t>(options.max_num_batched_tokens)) {
+      ids_(static_cast<size_t>(options.max_num_batched_tokens)),
+      numbers_(ids_.size()) {
+  std::iota(numbers_.begin(), numbers_.end(), 0);
+  images_.reserve(ids_.size());  // a tile has a row of the step at least
   sequences_.reserve(static_cast<size_t>(options.max_num_seqs));
 }
 
@@ -67,6 +71,7 @@ void StepRunner::run_rows(const StepPlan& plan, std::span<const RowTokens> token
   num_rows_ = plan.num_rows;
   const Matrix<float> x(x_.data(), num_rows_, E);
   sequences_.clear();
+  images_.clear();
   for (size_t i = 0; i < plan.rows.size(); ++i) {
     const StepPlan::Rows& rows = plan.rows[i];
     const auto known = static_cast<size_t>(rows.num_rows - rows.num_drafts),
@@ -75,23 +80,25 @@ void StepRunner::run_rows(const StepPlan& plan, std::span<const RowTokens> token
     std::ranges::copy(tokens[i].known.subspan(static_cast<size_t>(rows.context), known), at);
     std::ranges::copy(tokens[i].drafts.first(drafts), at + static_cast<std::ptrdiff_t>(known));
     sequences_.push_back({rows.first_row, rows.num_rows, rows.context, plan.pages(rows)});
+    add_images(rows, tokens[i].tiles);
   }
-  network_.embed(std::span(ids_).first(static_cast<size_t>(num_rows_)), x);
-  for (size_t i = 0; i < plan.rows.size(); ++i) place_features(plan.rows[i], tokens[i].tiles, x);
-  network_.run(exec(), sequences_, cache_, x);
+  // Logits come later, a few rows at a time.
+  const LanguageStep step{std::span(ids_).first(static_cast<size_t>(num_rows_)), sequences_, images_, {}};
+  run_language_step(network_, exec(), step, cache_, x, {});
 }
 
-// Writes features over the rows of image tokens. Tiles belong to the prompt alone: an image token that the model
-// generates keeps its ordinary embedding.
-void StepRunner::place_features(const StepPlan::Rows& rows, std::span<const SequenceTile> tiles,
-                                Matrix<float> x) const {
-  const int64_t S = network_.config().image_seq_len(), E = x.cols();
+// The features of tiles for the rows of their image tokens. Tiles belong to the prompt alone: an image token that the
+// model generates keeps its ordinary embedding.
+void StepRunner::add_images(const StepPlan::Rows& rows, std::span<const SequenceTile> tiles) {
+  const int64_t S = network_.config().image_seq_len(), E = network_.config().text_config.hidden_size;
   const auto after = std::ranges::upper_bound(tiles, rows.context - S, {}, &SequenceTile::first);
   for (auto tile = after; tile != tiles.end() && tile->first < rows.context + rows.num_rows; ++tile) {
     const int64_t begin = std::max<int64_t>(tile->first, rows.context),
                   end = std::min<int64_t>(tile->first + S, rows.context + rows.num_rows);
     const float* from = vision_.features(tile->key).data() + (begin - tile->first) * E;
-    std::copy_n(from, (end - begin) * E, x.row(rows.first_row + begin - rows.context));
+    images_.push_back({Matrix<const float>(from, end - begin, E),
+                       std::span(numbers_).subspan(static_cast<size_t>(rows.first_row + begin - rows.context),
+                                                   static_cast<size_t>(end - begin))});
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include "engine/vision_cache.h"
 #include "idefics/engine.h"
+#include "model/language_step.h"
 #include "model/network.h"
 #include "scheduling/scheduler.h"
 
@@ -28,7 +29,7 @@ class StepRunner {
   static int max_logit_rows(const EngineOptions& options);
   static int64_t num_pages(const EngineOptions& options, const Network& network);
   // The bytes of scratch for an engine of these options.
-  static size_t scratch_bytes(const Idefics3Config& config, Element dtype, const EngineOptions& options);
+  static size_t scratch_bytes(const Idefics3Config& config, Format format, const EngineOptions& options);
 
   // `options` as check_options leaves them.
   StepRunner(const EngineOptions& options, const Network& network, const kernels::Table& kernels, ThreadPool& pool,
@@ -49,7 +50,7 @@ class StepRunner {
   size_t scratch_bytes() const { return arena_.capacity(); }
 
  private:
-  void place_features(const StepPlan::Rows& rows, std::span<const SequenceTile> tiles, Matrix<float> x) const;
+  void add_images(const StepPlan::Rows& rows, std::span<const SequenceTile> tiles);
   Exec exec() { return {kernels_, pool_, arena_}; }
 
   const Network& network_;
@@ -61,6 +62,8 @@ class StepRunner {
   VisionCache vision_;
   std::vector<float> x_, logits_;  // [rows, E], [logit rows, V]
   std::vector<int32_t> ids_;       // of the rows
+  std::vector<int32_t> numbers_;   // 0, 1, 2, ..: the rows themselves
+  std::vector<ImageRows> images_;
   std::vector<SequenceRows> sequences_;
   int64_t num_rows_ = 0;  // of the last run_rows
 };

@@ -1,13 +1,13 @@
 cmake_minimum_required(VERSION 3.25)
 # cmake -DOBJDUMP=program -DLIBRARY=file -P check_spills.cmake
-# Fails when a micro kernel (the functions `multiply`) keeps vectors on the stack: the sums no longer fit the registers.
+# Fails when a micro kernel (the functions `multiply`, `multiply_group` and so on) keeps vectors on the stack: the sums no longer fit the registers.
 execute_process(COMMAND ${OBJDUMP} -d -C --no-show-raw-insn ${LIBRARY} OUTPUT_VARIABLE text COMMAND_ERROR_IS_FATAL ANY)
 string(REPLACE ";" "," text "${text}")
 string(REPLACE "\n\n" ";" functions "${text}")  # objdump sets an empty line between functions
 set(count 0)
 set(bad "")
 foreach(function IN LISTS functions)
-  if(NOT function MATCHES "^[0-9a-f]+ <[^\n]*multiply<")
+  if(NOT function MATCHES "^[0-9a-f]+ <[^\n]*multiply(_group|_row|_int8|_tiles)?<")
     continue()
   endif()
   math(EXPR count "${count} + 1")

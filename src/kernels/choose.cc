@@ -22,7 +22,27 @@ struct Level {
   const char* (*missing)();  // the first CPU feature that this level needs and the CPU (or its system) lacks, or null
 };
 
+Table join(Table table, const QuantKernels& quant) {
+  table.quant = quant;
+  return table;
+}
+
+const Table& ref_table() {
+  static const Table table = join(kRefTable, kRefQuant);
+  return table;
+}
+
 #if defined(__x86_64__)
+const Table& avx2_table() {
+  static const Table table = join(kAvx2Table, kAvx2Quant);
+  return table;
+}
+
+const Table& avx512_table() {
+  static const Table table = join(kAvx512Table, kAvx512Quant);
+  return table;
+}
+
 // __builtin_cpu_supports also asks the system (XGETBV) whether it saves the wide registers.
 #define IDEFICS_NEED(feature) \
   if (!__builtin_cpu_supports(feature)) return feature
@@ -49,8 +69,9 @@ const char* missing_avx512() {
 // The tile instructions, with the tiles among the registers that the system saves: bits 17 and 18 of XCR0.
 bool cpu_has_tiles() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kSavedTiles = 3u << 17;
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25, kSavedTiles = 3u << 17;
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & kBf16) == 0 || (edx & kTile) == 0) return false;
+  if ((edx & kInt8) == 0) return false;
   unsigned saved = 0, saved_high = 0;
   asm("xgetbv" : "=a"(saved), "=d"(saved_high) : "c"(0));
   return (saved & kSavedTiles) == kSavedTiles;
@@ -69,14 +90,14 @@ bool ask_for_tiles() {
 const char* missing_amx() {
   if (const char* missing = missing_avx512()) return missing;
   static const bool has = cpu_has_tiles();
-  if (!has) return "amx_tile and amx_bf16";
+  if (!has) return "amx_tile, amx_bf16 and amx_int8";
   static const bool may = ask_for_tiles();
   return may ? nullptr : "the permission of the system to use amx";
 }
 
 const Table& amx_table() {
   static const Table table = [] {
-    Table t = kAvx512Table;
+    Table t = join(kAvx512Table, kAmxQuant);
     t.name = "amx";
     t.gemm_bf16 = kAmxKernels.gemm_bf16;
     t.attention_bf16 = kAmxKernels.attention_bf16;
@@ -92,10 +113,10 @@ constexpr Level kLevels[] = {
 // the best first
 #if defined(__x86_64__)
     {"amx", amx_table, missing_amx},
-    {"avx512", []() -> const Table& { return kAvx512Table; }, missing_avx512},
-    {"avx2", []() -> const Table& { return kAvx2Table; }, missing_avx2},
+    {"avx512", avx512_table, missing_avx512},
+    {"avx2", avx2_table, missing_avx2},
 #endif
-    {"ref", []() -> const Table& { return kRefTable; }, missing_nothing},
+    {"ref", ref_table, missing_nothing},
 };
 
 }  // namespace

@@ -16,4 +16,10 @@ struct AmxKernels {
 };
 extern const AmxKernels kAmxKernels;  // x86-64 only
 
+// What each level does with quantised matrices; kernels/choose.cc puts them into the tables.
+extern const QuantKernels kRefQuant;
+extern const QuantKernels kAvx2Quant;    // x86-64 only
+extern const QuantKernels kAvx512Quant;  // x86-64 only
+extern const QuantKernels kAmxQuant;     // x86-64 only
+
 }  // namespace idefics::kernels

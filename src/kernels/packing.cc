@@ -31,11 +31,11 @@ uint16_t load_bf16(const PackArgs& a, int64_t row, int32_t k) {
 
 // A packed matrix is rows of kPanel 32-bit words: one f32 element, or the pair of bf16 elements k and k + 1.
 uint32_t load_word(const PackArgs& a, int64_t row, int32_t word) {
-  if (a.dtype == DType::kF32) return std::bit_cast<uint32_t>(load(a, row, word));
+  if (a.format == Format::kF32) return std::bit_cast<uint32_t>(load(a, row, word));
   return load_bf16(a, row, 2 * word) | (uint32_t{load_bf16(a, row, 2 * word + 1)} << 16);
 }
 
-int32_t words_of(int32_t k, DType dtype) { return dtype == DType::kF32 ? k : k / 2 + k % 2; }
+int32_t words_of(int32_t k, Format format) { return format == Format::kF32 ? k : k / 2 + k % 2; }
 
 // Words [word0, word1) of the columns [first, last), all of one panel.
 void pack_words(const PackArgs& a, int32_t first, int32_t last, int32_t word0, int32_t word1, uint32_t* panel) {
@@ -68,11 +68,11 @@ void turn_4x4(const char* rows, int64_t stride, uint32_t* column) {
 // their first words, multiples of 4. 16 words at a time, a cache line of each row, so that the lines that are written
 // in quarters are still in the first cache when their last quarter comes.
 Turned turn(const PackArgs& a, int32_t first, int32_t last, uint32_t* panel) {
-  if (a.dtype != a.w_dtype) return {0, 0};
-  const int64_t stride = a.w_stride * (a.dtype == DType::kF32 ? 4 : 2);
+  if (a.format != Format(a.w_dtype)) return {0, 0};
+  const int64_t stride = a.w_stride * (a.format == Format::kF32 ? 4 : 2);
   const char* w = static_cast<const char*>(a.w) + (first - a.n0) * stride;
   const Turned turned = {((last < a.n1 ? last : a.n1) - first) / 4 * 4,
-                         (a.dtype == DType::kF32 ? a.k : a.k / 2) / 4 * 4};
+                         (a.format == Format::kF32 ? a.k : a.k / 2) / 4 * 4};
   for (int32_t word0 = 0; word0 < turned.words; word0 += 16) {
     const int32_t word1 = word0 + 16 < turned.words ? word0 + 16 : turned.words;
     for (int32_t n = 0; n < turned.columns; n += 4) {
@@ -93,14 +93,32 @@ Turned turn(const PackArgs&, int32_t, int32_t, uint32_t*) { return {0, 0}; }
 
 }  // namespace
 
+const char* name_of(Format format) {
+  switch (format) {
+    case Format::kF32: return "f32";
+    case Format::kBf16: return "bf16";
+    case Format::kQ8: return "q8";
+    case Format::kQ4: return "q4";
+    case Format::kInt8: return "int8";
+  }
+  return "";
+}
+
 int32_t num_panels(int32_t n) { return n / kPanel + (n % kPanel != 0); }
 
-size_t packed_bytes(int32_t n, int32_t k, DType dtype) {
-  return size_t{4} * static_cast<size_t>(num_panels(n)) * kPanel * static_cast<size_t>(words_of(k, dtype));
+size_t packed_bytes(int32_t n, int32_t k, Format format) {
+  const auto panels = static_cast<size_t>(num_panels(n));
+  switch (format) {
+    case Format::kQ8: return panels * static_cast<size_t>(q8_panel_bytes(k));
+    case Format::kQ4: return panels * static_cast<size_t>(q4_panel_bytes(k));
+    case Format::kInt8: return panels * static_cast<size_t>(int8_panel_bytes(k));
+    default: return size_t{4} * panels * kPanel * static_cast<size_t>(words_of(k, format));
+  }
 }
 
 void pack(const PackArgs& a) {
-  const int32_t words = words_of(a.k, a.dtype);
+  if (a.format.quantized()) return pack_quantized(a);
+  const int32_t words = words_of(a.k, a.format);
   const int32_t end = a.n1 == a.n ? num_panels(a.n) * kPanel : a.n1;  // with the columns beyond N
   for (int32_t first = a.n0; first < end;) {                          // [first, last): columns of one panel
     const int32_t last = first / kPanel * kPanel + kPanel < end ? first / kPanel * kPanel + kPanel : end;

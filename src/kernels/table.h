@@ -31,6 +31,27 @@ enum class DType : uint8_t { kF32, kBf16 };
 // pair holding k and k + 1 of one column. Columns beyond N and the odd k beyond K are zero. (kernels/packing.h packs.)
 inline constexpr int32_t kPanel = 64;
 
+// Quantised matrices: groups of inputs that share a scale, in the same panels. G = K / group rounded up; inputs beyond
+// K are zero. A panel is
+//   q8    [G] { int8 v [32][kPanel], bf16 scale [kPanel] }                                        W = scale v
+//   q4    bf16 offset [G][kPanel], [G] { uint32 [4][kPanel], bf16 scale [kPanel] }      W = scale (v - 8) + offset
+//         a word holds the v of 8 inputs of one column, 4 bits each, the first in the lowest
+//   int8  [G] { int8 v [16][kPanel][4] }, float scale [kPanel]                          W = scale v, |v| <= 127
+// 8.5, 5 and 8 bits a weight. A group with a NaN or an Inf has NaN for scale (int8: the column has).
+inline constexpr int32_t kGroup = 32;      // q8, q4
+inline constexpr int32_t kGroupInt8 = 64;  // int8
+static inline constexpr int32_t num_groups(int32_t k, int32_t group) { return k / group + (k % group != 0); }
+static inline constexpr int64_t q8_group_bytes() { return kGroup * kPanel + 2 * kPanel; }
+static inline constexpr int64_t q4_group_bytes() { return kGroup * kPanel / 2 + 2 * kPanel; }
+static inline constexpr int64_t int8_group_bytes() { return kGroupInt8 * kPanel; }
+static inline constexpr int64_t q8_panel_bytes(int32_t k) { return num_groups(k, kGroup) * q8_group_bytes(); }
+static inline constexpr int64_t q4_panel_bytes(int32_t k) {
+  return num_groups(k, kGroup) * (2 * kPanel + q4_group_bytes());
+}
+static inline constexpr int64_t int8_panel_bytes(int32_t k) {
+  return num_groups(k, kGroupInt8) * int8_group_bytes() + 4 * kPanel;
+}
+
 enum class Epilogue : uint8_t {
   kStore,     // y = acc + bias
   kGeluTanh,  // y = gelu_tanh(acc + bias), gelu_tanh(u) = 0.5 u (1 + tanh(sqrt(2/pi) (u + 0.044715 u^3)))
@@ -50,6 +71,39 @@ struct GemmArgs {
   int32_t n, k;            // N and K of the whole matrices, at least 1
   DType y_dtype;
   Epilogue epilogue;
+};
+
+// Products with quantised matrices. `gemm.b` is packed as above, `gemm.a` and the sum of an element are
+//   q8    a: bf16; for each group in increasing order  sum = scale T + sum, T the dot product over the group: even and
+//         odd inputs each from zero, then both together
+//   q4    a: bf16; first, from zero, for each group  sum = offset (sum of a over the group) + sum,  then as q8, with v
+//   - 8 int8  a: int8 [M, Kp], Kp = K rounded up to a multiple of kGroupInt8, with zeros beyond K; for each group
+//         sum = a_scale T + sum, T an exact integer; at last sum * scale of the column
+// each step a fused multiply-add; then bias and epilogue as in a product of floats.
+struct QuantGemmArgs {
+  GemmArgs gemm;
+  const float* a_groups;      // [M, G] q4: sum of a over each group; int8: a_scale of each group; q8: null
+  const int32_t* a_integers;  // [M, G] int8: sum of the integers of each group; else null
+};
+
+// y[t, g] = sum of x[t, k] over the inputs of group g
+struct GroupSumsArgs {
+  const uint16_t* x;  // bf16 [T, K], row stride x_stride; element K of a row is readable and zero when K is odd
+  float* y;           // [T, G]
+  int64_t x_stride;
+  int32_t t0, t1, k;
+};
+
+// For each row and group of kGroupInt8, in float32: most = the largest |x|, scale = most / 127, y = x (127 / most) to
+// the nearest integer, ties to even; sum = sum of the y. All levels give the same bytes. A group whose `most` is below
+// 2^-100 has zeros for y and scale; one with a NaN or an Inf has zeros for y and NaN for scale.
+struct QuantizeArgs {
+  const uint16_t* x;  // bf16 [T, K], row stride x_stride; element K of a row is readable and zero when K is odd
+  int8_t* y;          // [T, Kp], as QuantGemmArgs has it
+  float* scale;       // [T, G]
+  int32_t* sum;       // [T, G]
+  int64_t x_stride;
+  int32_t t0, t1, k;
 };
 
 // May be in place: y == x with equal strides and y_dtype kF32; so may RmsNormArgs.
@@ -142,6 +196,14 @@ struct AttentionArgs {
   DType y_dtype;
 };
 
+struct QuantKernels {
+  void (*gemm_q8)(const QuantGemmArgs&) noexcept;
+  void (*gemm_q4)(const QuantGemmArgs&) noexcept;
+  void (*gemm_int8)(const QuantGemmArgs&) noexcept;
+  void (*group_sums)(const GroupSumsArgs&) noexcept;
+  void (*quantize)(const QuantizeArgs&) noexcept;
+};
+
 struct Table {
   const char* name;  // "ref", "avx2", "avx512", "amx"
   void (*gemm_f32)(const GemmArgs&) noexcept;
@@ -154,6 +216,7 @@ struct Table {
   void (*kv_store)(const KvStoreArgs&) noexcept;
   void (*attention_f32)(const AttentionArgs&) noexcept;   // K and V blocks f32
   void (*attention_bf16)(const AttentionArgs&) noexcept;  // K and V blocks bf16
+  QuantKernels quant = {};
 };
 
 // The best table of this CPU, or the one that the environment variable IDEFICS_KERNELS names (ref, avx2, avx512,

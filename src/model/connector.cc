@@ -10,9 +10,9 @@ namespace {
 struct Scratch {
   Matrix<float> shuffled;
   Activation h;
-  Scratch(Arena& arena, Element dtype, int64_t tokens, int64_t width) {
+  Scratch(Arena& arena, Format format, int64_t tokens, int64_t width) {
     shuffled = arena.take_matrix(tokens, width);
-    h = arena.take_activation(dtype, tokens, width);
+    h = arena.take_activation(format, tokens, width);
   }
 };
 
@@ -25,7 +25,7 @@ void connect(const Exec& exec, int scale_factor, const PackedMatrix& projection,
   const int64_t m = n / s;  // blocks per side
   IDEFICS_CHECK(n * n == patches.rows() && m * s == n && features.rows() == m * m && projection.k() == D * s * s);
   ArenaScope scope(exec.arena);
-  const Scratch scratch(exec.arena, projection.dtype(), m * m, projection.k());
+  const Scratch scratch(exec.arena, projection.format(), m * m, projection.k());
   exec.pool.parallel_for(m * m, 8, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       float* out = scratch.shuffled.row(t);
@@ -39,10 +39,10 @@ void connect(const Exec& exec, int scale_factor, const PackedMatrix& projection,
   ops::matmul(exec, scratch.h, projection, features);
 }
 
-void plan_connect(Arena& arena, int scale_factor, Element dtype, int64_t num_patches, int64_t width) {
+void plan_connect(Arena& arena, int scale_factor, Format format, int64_t num_patches, int64_t width) {
   ArenaScope scope(arena);
   const int64_t block = int64_t{scale_factor} * scale_factor;
-  Scratch(arena, dtype, num_patches / block, block * width);
+  Scratch(arena, format, num_patches / block, block * width);
 }
 
 }  // namespace idefics

@@ -14,6 +14,6 @@ void connect(const Exec& exec, int scale_factor, const PackedMatrix& projection,
              Matrix<float> features);
 
 // Takes from a measuring arena what connect takes for `num_patches` patches of `width` values.
-void plan_connect(Arena& arena, int scale_factor, Element dtype, int64_t num_patches, int64_t width);
+void plan_connect(Arena& arena, int scale_factor, Format format, int64_t num_patches, int64_t width);
 
 }  // namespace idefics

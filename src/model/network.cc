@@ -31,6 +31,7 @@ VisionWeights load_vision(WeightLoader& load, const Idefics3VisionConfig& c) {
   const std::string at = "model.vision_model.";
   const int64_t N = c.image_size / c.patch_size, D = c.hidden_size;
   VisionWeights w;
+  w.format = load.format();
   w.patch = load.convolution(at + "embeddings.patch_embedding", D, c.patch_size);
   w.position = load.vector(at + "embeddings.position_embedding.weight", {N * N, D});
   for (int i = 0; i < c.num_hidden_layers; ++i) w.layers.push_back(load_vision_layer(load, c, i));
@@ -56,23 +57,25 @@ TextLayer load_text_layer(WeightLoader& load, const Llama3Config& c, int i) {
 TextWeights load_text(WeightLoader& load, const Llama3Config& c) {
   const std::string embedding = "model.text_model.embed_tokens.weight";
   TextWeights w;
+  w.format = load.format();
   for (int i = 0; i < c.num_hidden_layers; ++i) w.layers.push_back(load_text_layer(load, c, i));
   w.norm = load.vector("model.text_model.norm.weight", {c.hidden_size});
-  w.head = load.matrix(c.tie_word_embeddings ? embedding : "lm_head.weight", c.vocab_size, c.hidden_size);
-  if (!c.tie_word_embeddings) w.embedding = load.matrix(embedding, c.vocab_size, c.hidden_size);
+  w.head = load.matrix(c.tie_word_embeddings ? embedding : "lm_head.weight", c.vocab_size, c.hidden_size,
+                       head_format(load.format()));
+  if (!c.tie_word_embeddings) w.embedding = load.matrix(embedding, c.vocab_size, c.hidden_size, load.format().input());
   w.inv_freq = rope_inv_freq(c);
   return w;
 }
 
 }  // namespace
 
-Network::Network(ThreadPool& pool, const Checkpoint& checkpoint, const Idefics3Config& config, Element dtype)
-    : config_(config), dtype_(dtype) {
+Network::Network(ThreadPool& pool, const Checkpoint& checkpoint, const Idefics3Config& config, Format format)
+    : config_(config), format_(format) {
   Arena measure;
-  WeightLoader plan(checkpoint, measure, dtype);
+  WeightLoader plan(checkpoint, measure, format);
   load(plan);
   memory_ = Arena(measure.peak(), "the weights");
-  WeightLoader loader(checkpoint, memory_, dtype);
+  WeightLoader loader(checkpoint, memory_, format);
   load(loader);
   loader.pack(pool);
   nonfinite_.assign(loader.nonfinite().begin(), loader.nonfinite().end());
@@ -128,18 +131,23 @@ void Network::logits(const Exec& exec, Matrix<const float> x, std::span<const in
   run_head(exec, config_.text_config, text_, x, rows, logits, probe);
 }
 
-size_t Network::scratch_bytes(const Idefics3Config& config, Element dtype, int64_t max_rows, int64_t max_pages,
+void Network::normalize(const Exec& exec, Matrix<const float> x, Matrix<float> y) const {
+  ops::rms_norm(exec, x, text_.norm, static_cast<float>(config_.text_config.rms_norm_eps),
+                Activation(y.data(), Element::kF32, y.rows(), y.cols(), y.stride()));
+}
+
+size_t Network::scratch_bytes(const Idefics3Config& config, Format format, int64_t max_rows, int64_t max_pages,
                               int64_t max_logit_rows) {
   const Idefics3VisionConfig& v = config.vision_config;
   const int64_t side = v.image_size / v.patch_size, T = side * side;
   Arena tile;
   tile.take_matrix(T, v.hidden_size);
-  plan_encode_tile(tile, v, dtype);
-  plan_connect(tile, config.scale_factor, dtype, T, v.hidden_size);
+  plan_encode_tile(tile, v, format);
+  plan_connect(tile, config.scale_factor, format, T, v.hidden_size);
   Arena text;
-  plan_text_layers(text, config.text_config, kv_shape(config, dtype), max_rows, max_pages);
+  plan_text_layers(text, config.text_config, format, kv_shape(config, format.input()), max_rows, max_pages);
   Arena head;
-  plan_head(head, config.text_config, dtype, max_logit_rows);
+  plan_head(head, config.text_config, format, max_logit_rows);
   return std::max({tile.peak(), text.peak(), head.peak()});
 }
 

@@ -20,16 +20,18 @@ namespace idefics {
 // Threads: const after construction; a pass uses the Exec it is given.
 class Network {
  public:
-  // Packs the weights of `checkpoint`, which `config` (after finalize) describes, in `dtype`. The checkpoint may be
-  // closed afterwards.
+  // Packs the weights of `checkpoint`, which `config` (after finalize) describes, in `format`. The checkpoint may be
+  // closed afterwards. Of a quantised network the patch embedding and an embedding table of its own stay in bfloat16.
   // Errors: kBadModel (a tensor is missing or of another shape), kOutOfMemory.
-  Network(ThreadPool& pool, const Checkpoint& checkpoint, const Idefics3Config& config, Element dtype);
+  Network(ThreadPool& pool, const Checkpoint& checkpoint, const Idefics3Config& config, Format format);
 
   const Idefics3Config& config() const { return config_; }
-  Element dtype() const { return dtype_; }
+  Format format() const { return format_; }
+  Element dtype() const { return format_.input(); }  // of activations, keys and values
   size_t weight_bytes() const { return memory_.capacity(); }
   // The tensors that hold NaN or Inf, by name.
   const std::vector<std::string>& nonfinite() const { return nonfinite_; }
+  const TextWeights& text() const { return text_; }
 
   // One tile to its S feature rows.
   //   features  [S, E] float32
@@ -48,18 +50,21 @@ class Network {
   void logits(const Exec& exec, Matrix<const float> x, std::span<const int32_t> rows, Matrix<float> logits,
               const Probe& probe = {}) const;
 
+  // y = the final norm of x, which the head applies by itself.   x, y [R, E]
+  void normalize(const Exec& exec, Matrix<const float> x, Matrix<float> y) const;
+
   // What a network of this configuration needs, known before any weight is read: the cache's shape, and the bytes of
   // arena for passes over at most `max_rows` rows of text in at most `max_pages` pages a sequence and logits of at most
   // `max_logit_rows` rows.
   static KvCache::Shape kv_shape(const Idefics3Config& config, Element dtype);
-  static size_t scratch_bytes(const Idefics3Config& config, Element dtype, int64_t max_rows, int64_t max_pages,
+  static size_t scratch_bytes(const Idefics3Config& config, Format format, int64_t max_rows, int64_t max_pages,
                               int64_t max_logit_rows);
 
  private:
   void load(WeightLoader& loader);
 
   Idefics3Config config_;
-  Element dtype_;
+  Format format_;
   Arena memory_;  // of all matrices
   VisionWeights vision_;
   PackedMatrix connector_;

@@ -19,8 +19,13 @@ struct TextLayer {
   PackedMatrix down;                       // [E, I]
 };
 
+// What the head is packed in when the layers are packed in `layers`. All logits come straight out of it: in q4 it raised
+// the perplexity of SmolLM2 by 5.2 % instead of 0.3, in int8 by 1.2 % instead of 0.7.
+inline Format head_format(Format layers) { return layers.quantized() ? Format(Format::kQ8) : layers; }
+
 struct TextWeights {
-  PackedMatrix embedding;  // [V, E], empty when the head's rows are the embeddings
+  Format format = Element::kF32;  // of the layers
+  PackedMatrix embedding;         // [V, E], empty when the head's rows are the embeddings
   std::vector<TextLayer> layers;
   std::vector<float> norm;      // [E]
   PackedMatrix head;            // [V, E]
@@ -45,8 +50,8 @@ void run_head(const Exec& exec, const Llama3Config& config, const TextWeights& w
               std::span<const int32_t> rows, Matrix<float> logits, const Probe& probe);
 
 // Take from a measuring arena what the two passes take.
-void plan_text_layers(Arena& arena, const Llama3Config& config, const KvCache::Shape& kv, int64_t max_rows,
-                      int64_t max_pages);
-void plan_head(Arena& arena, const Llama3Config& config, Element dtype, int64_t max_rows);
+void plan_text_layers(Arena& arena, const Llama3Config& config, Format format, const KvCache::Shape& kv,
+                      int64_t max_rows, int64_t max_pages);
+void plan_head(Arena& arena, const Llama3Config& config, Format format, int64_t max_rows);
 
 }  // namespace idefics

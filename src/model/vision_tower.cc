@@ -18,16 +18,16 @@ struct Scratch {
   Activation patches, h, attn, mlp;
   ops::KvBlocks blocks;
   std::span<int32_t> limit;
-  Scratch(Arena& arena, const Idefics3VisionConfig& c, Element dtype) {
+  Scratch(Arena& arena, const Idefics3VisionConfig& c, Format format) {
     const int64_t N = c.image_size / c.patch_size, T = N * N, pixels = int64_t{3} * c.patch_size * c.patch_size;
     x = arena.take_matrix(T, c.hidden_size);
     qkv = arena.take_matrix(T, int64_t{3} * c.hidden_size);
     flat_patches = arena.take_matrix(T, pixels);
-    patches = arena.take_activation(dtype, T, pixels);
-    h = arena.take_activation(dtype, T, c.hidden_size);
-    attn = arena.take_activation(dtype, T, c.hidden_size);
-    mlp = arena.take_activation(dtype, T, c.intermediate_size);
-    blocks = take_kv_blocks(arena, dtype, c.num_attention_heads, c.head_dim, T);
+    patches = arena.take_activation(format, T, pixels);
+    h = arena.take_activation(format, T, c.hidden_size);
+    attn = arena.take_activation(format, T, c.hidden_size);
+    mlp = arena.take_activation(format, T, c.intermediate_size);
+    blocks = take_kv_blocks(arena, format.input(), c.num_attention_heads, c.head_dim, T);
     limit = {arena.take_array<int32_t>(T), static_cast<size_t>(T)};
   }
 };
@@ -74,15 +74,17 @@ void attend(const Exec& exec, const Idefics3VisionConfig& c, ValidPatches valid,
   const int64_t D = c.hidden_size, N = c.image_size / c.patch_size;
   const Matrix<float> q = s.qkv.col_range(0, D), k = s.qkv.col_range(D, D), v = s.qkv.col_range(2 * D, D);
   if (valid.cols == N) {
-    const int64_t count = valid.rows * N;
-    ops::kv_store(exec, k.row_range(0, count), v.row_range(0, count), 0, s.blocks);
+    const ops::KvRows all{0, valid.rows * N, 0, s.blocks};
+    ops::kv_store(exec, k, v, std::span(&all, 1));
   } else {
     for (int64_t r = 0; r < valid.rows; ++r) {
-      ops::kv_store(exec, k.row_range(r * N, valid.cols), v.row_range(r * N, valid.cols), r * valid.cols, s.blocks);
+      const ops::KvRows run{r * N, valid.cols, r * valid.cols, s.blocks};
+      ops::kv_store(exec, k, v, std::span(&run, 1));
     }
   }
   const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-  ops::attention(exec, q, c.num_attention_heads, s.blocks, s.limit, scale, s.attn);
+  const ops::KvRows queries{0, N * N, 0, s.blocks};
+  ops::attention(exec, q, c.num_attention_heads, std::span(&queries, 1), s.limit, scale, s.attn);
 }
 
 }  // namespace
@@ -102,7 +104,7 @@ void encode_tile(const Exec& exec, const Idefics3VisionConfig& config, const Vis
   IDEFICS_CHECK(valid.rows >= 1 && valid.rows <= N && valid.cols >= 1 && valid.cols <= N);
 
   ArenaScope scope(exec.arena);
-  const Scratch s(exec.arena, config, weights.patch.dtype());
+  const Scratch s(exec.arena, config, weights.format);
   std::fill(s.limit.begin(), s.limit.end(), valid.rows * valid.cols);
 
   gather_patches(exec, config, pixels, s.flat_patches);
@@ -126,9 +128,9 @@ void encode_tile(const Exec& exec, const Idefics3VisionConfig& config, const Vis
   if (probe) probe("vision.post_layernorm", features);
 }
 
-void plan_encode_tile(Arena& arena, const Idefics3VisionConfig& config, Element dtype) {
+void plan_encode_tile(Arena& arena, const Idefics3VisionConfig& config, Format format) {
   ArenaScope scope(arena);
-  Scratch(arena, config, dtype);
+  Scratch(arena, config, format);
 }
 
 }  // namespace idefics

@@ -19,8 +19,9 @@ struct VisionLayer {
 };
 
 struct VisionWeights {
-  PackedMatrix patch;           // [D, 3 p p], columns (channel, y, x)
-  std::vector<float> position;  // [N N, D]
+  Format format = Element::kF32;  // of the layers
+  PackedMatrix patch;             // [D, 3 p p], columns (channel, y, x)
+  std::vector<float> position;    // [N N, D]
   std::vector<VisionLayer> layers;
   std::vector<float> post_norm_w, post_norm_b;  // [D]
 };
@@ -53,6 +54,6 @@ void encode_tile(const Exec& exec, const Idefics3VisionConfig& config, const Vis
                  const TilePixels& pixels, ValidPatches valid, Matrix<float> features, const Probe& probe);
 
 // Takes from a measuring arena what encode_tile takes.
-void plan_encode_tile(Arena& arena, const Idefics3VisionConfig& config, Element dtype);
+void plan_encode_tile(Arena& arena, const Idefics3VisionConfig& config, Format format);
 
 }  // namespace idefics

@@ -37,9 +37,9 @@ std::vector<float> WeightLoader::vector(const std::string& name, std::initialize
   return out;
 }
 
-PackedMatrix WeightLoader::matrix(const std::string& name, int64_t n, int64_t k) {
+PackedMatrix WeightLoader::matrix(const std::string& name, int64_t n, int64_t k, Format format) {
   const TensorInfo& tensor = checkpoint_.get(name, {n, k});
-  PackedMatrix matrix(memory_, dtype_, n, k);
+  PackedMatrix matrix(memory_, format, n, k);
   add_jobs(tensor, n, matrix, 0);
   return matrix;
 }
@@ -57,7 +57,7 @@ PackedMatrix WeightLoader::joined(const std::vector<Part>& parts, int64_t k, boo
     const std::vector<float> b = vector(part.prefix + ".bias", {part.n});
     biases.insert(biases.end(), b.begin(), b.end());
   }
-  PackedMatrix matrix(memory_, dtype_, n, k, std::move(biases));
+  PackedMatrix matrix(memory_, format_, n, k, std::move(biases));
   int64_t first = 0;
   for (const Part& part : parts) {
     add_jobs(checkpoint_.get(part.prefix + ".weight", {part.n, k}), part.n, matrix, first);
@@ -68,7 +68,7 @@ PackedMatrix WeightLoader::joined(const std::vector<Part>& parts, int64_t k, boo
 
 PackedMatrix WeightLoader::convolution(const std::string& prefix, int64_t n, int64_t p) {
   const TensorInfo& tensor = checkpoint_.get(prefix + ".weight", {n, 3, p, p});
-  PackedMatrix matrix(memory_, dtype_, n, 3 * p * p, vector(prefix + ".bias", {n}));
+  PackedMatrix matrix(memory_, format_.input(), n, 3 * p * p, vector(prefix + ".bias", {n}));
   add_jobs(tensor, n, matrix, 0);
   return matrix;
 }
@@ -92,7 +92,7 @@ std::vector<size_t> WeightLoader::group_jobs() const {
   uintptr_t last = 0;
   for (size_t i = 0; i < jobs_.size(); ++i) {
     const kernels::PackArgs& p = jobs_[i].packing;
-    const size_t before = kernels::packed_bytes(kPanel, p.k, p.dtype) * static_cast<size_t>(p.n0 / kPanel);
+    const size_t before = kernels::packed_bytes(kPanel, p.k, p.format) * static_cast<size_t>(p.n0 / kPanel);
     const uintptr_t group = (reinterpret_cast<uintptr_t>(p.packed) + before) / kGroupBytes;
     if (group != last) firsts.push_back(i);
     last = group;

@@ -17,21 +17,24 @@ namespace idefics {
 // process holds little more than the packed weights at any time.
 //
 //   Arena measure;                                  // how much memory they take
-//   load_all(WeightLoader(checkpoint, measure, dtype));
+//   load_all(WeightLoader(checkpoint, measure, format));
 //   Arena memory(measure.peak(), "weights");
-//   WeightLoader loader(checkpoint, memory, dtype);
+//   WeightLoader loader(checkpoint, memory, format);
 //   weights = load_all(loader);                     // the matrices are all zero yet
 //   loader.pack(pool);
 //
 // Letters: n outputs, k inputs. Errors: kBadModel (a tensor is missing or of another shape).
 class WeightLoader {
  public:
-  WeightLoader(const Checkpoint& checkpoint, Arena& memory, Element dtype)
-      : checkpoint_(checkpoint), memory_(memory), dtype_(dtype) {}
+  WeightLoader(const Checkpoint& checkpoint, Arena& memory, Format format)
+      : checkpoint_(checkpoint), memory_(memory), format_(format) {}
 
+  Format format() const { return format_; }
   // Read at once; zeros when the arena only measures.
   std::vector<float> vector(const std::string& name, std::initializer_list<int64_t> shape);
-  PackedMatrix matrix(const std::string& name, int64_t n, int64_t k);
+  PackedMatrix matrix(const std::string& name, int64_t n, int64_t k) { return matrix(name, n, k, format_); }
+  // In a format of its own.
+  PackedMatrix matrix(const std::string& name, int64_t n, int64_t k, Format format);
   // A layer "prefix.weight" [n, k] and, if `bias`, "prefix.bias" [n].
   PackedMatrix linear(const std::string& prefix, int64_t n, int64_t k, bool bias);
   // Several layers over the same input as one: their outputs one behind the other.
@@ -40,7 +43,8 @@ class WeightLoader {
     int64_t n;
   };
   PackedMatrix joined(const std::vector<Part>& parts, int64_t k, bool bias);
-  // A convolution "prefix.weight" [n, 3, p, p] with "prefix.bias" as a matrix [n, 3 p p].
+  // A convolution "prefix.weight" [n, 3, p, p] with "prefix.bias" as a matrix [n, 3 p p]. Never quantised: it is
+  // small, and everything that the model sees comes through it.
   PackedMatrix convolution(const std::string& prefix, int64_t n, int64_t p);
 
   void pack(ThreadPool& pool);
@@ -61,7 +65,7 @@ class WeightLoader {
 
   const Checkpoint& checkpoint_;
   Arena& memory_;
-  Element dtype_;
+  Format format_;
   std::vector<Job> jobs_;
   std::set<std::string> nonfinite_;
 };

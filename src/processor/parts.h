@@ -26,13 +26,16 @@ struct Processor::Parts {
   std::vector<int32_t> stop_ids;
   ImageLimits limits;
 
-  // Called with each picture of a prompt right after it was cut; it may take the tiles away, so that not all pictures
-  // are in memory at once.
-  using ImageSink = std::function<void(int index, PromptImage& image)>;
+  // Called for each picture of a prompt. `find` may give what is known of a picture, so that it need not be cut; `take`
+  // gets one that was cut just now. Both may leave the tiles out, so that not all pictures are in memory at once.
+  struct ImageHooks {
+    std::function<std::optional<PromptImage>(int index)> find;
+    std::function<void(int index, PromptImage& image)> take;
+  };
 
   // Processor::prompt and Processor::cut with the threads of `pool`, which may be null.
   Prompt prompt(std::span<const Message> messages, const PromptOptions& options, ThreadPool* pool,
-                const ImageSink& sink = {}) const;
+                const ImageHooks& hooks = {}) const;
   // The prompt of plain text, in which nothing is a control token.
   Prompt plain_prompt(std::string_view text) const;
   // The prompt of ids that a user gave. None of them is a picture's place.
@@ -40,7 +43,7 @@ struct Processor::Parts {
   PromptImage cut(std::string_view file_bytes, const ImageOptions& options, ThreadPool* pool) const;
   // Expands `text`, whose ranges `untrusted` a user wrote, with the pictures `files`, and tokenises it.
   Prompt build(std::string_view text, std::span<const TextRange> untrusted, std::span<const std::string_view> files,
-               const ImageOptions& options, bool add_special_tokens, ThreadPool* pool, const ImageSink& sink) const;
+               const ImageOptions& options, bool add_special_tokens, ThreadPool* pool, const ImageHooks& hooks) const;
 };
 
 }  // namespace idefics

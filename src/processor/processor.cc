@@ -229,7 +229,7 @@ Prompt Processor::prompt(std::span<const Message> messages, const PromptOptions&
 }
 
 Prompt Processor::Parts::prompt(std::span<const Message> messages, const PromptOptions& options, ThreadPool* pool,
-                                const ImageSink& sink) const {
+                                const ImageHooks& hooks) const {
   check_messages(messages);
   if (!chat_template) {
     throw Error(ErrorCode::kBadModel,
@@ -248,7 +248,7 @@ Prompt Processor::Parts::prompt(std::span<const Message> messages, const PromptO
       if (part.type == ContentPart::Type::kImage) files.push_back(part.image);
     }
   }
-  return build(rendered.text, rendered.untrusted, files, options.images, false, pool, sink);
+  return build(rendered.text, rendered.untrusted, files, options.images, false, pool, hooks);
 }
 
 Prompt Processor::raw_prompt(std::string_view text, std::span<const std::string> images,
@@ -259,7 +259,7 @@ Prompt Processor::raw_prompt(std::string_view text, std::span<const std::string>
 
 Prompt Processor::Parts::build(std::string_view text, std::span<const TextRange> untrusted,
                                std::span<const std::string_view> files, const ImageOptions& options,
-                               bool add_special_tokens, ThreadPool* pool, const ImageSink& sink) const {
+                               bool add_special_tokens, ThreadPool* pool, const ImageHooks& hooks) const {
   const std::vector<size_t> places = find_placeholders(text, untrusted);
   if (places.size() != files.size()) {
     throw Error(ErrorCode::kTooManyImages,
@@ -270,12 +270,16 @@ Prompt Processor::Parts::build(std::string_view text, std::span<const TextRange>
   Prompt prompt;
   std::vector<Grid> grids;
   for (size_t i = 0; i < files.size(); ++i) {
-    try {
-      prompt.images.push_back(cut(files[i], options, pool));
-    } catch (const Error& e) {
-      throw e.with_context(fmt::format("image {}", i + 1));
+    std::optional<PromptImage> image = hooks.find ? hooks.find(static_cast<int>(i)) : std::nullopt;
+    if (!image) {
+      try {
+        image = cut(files[i], options, pool);
+      } catch (const Error& e) {
+        throw e.with_context(fmt::format("image {}", i + 1));
+      }
+      if (hooks.take) hooks.take(static_cast<int>(i), *image);
     }
-    if (sink) sink(static_cast<int>(i), prompt.images.back());
+    prompt.images.push_back(std::move(*image));
     grids.push_back({prompt.images.back().rows, prompt.images.back().cols});
   }
   ExpandedText expanded = expand_placeholders(text, untrusted, places, grids, processor.image_seq_len);

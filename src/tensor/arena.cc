@@ -17,9 +17,21 @@ Matrix<float> Arena::take_matrix(int64_t rows, int64_t cols) {
   return Matrix<float>(take_array<float>(rows * cols), rows, cols);
 }
 
-Activation Arena::take_activation(Element dtype, int64_t rows, int64_t cols) {
+Activation Arena::take_activation(Format format, int64_t rows, int64_t cols) {
+  const Element dtype = format.input();
   const int64_t stride = dtype == Element::kBf16 ? (cols + 1) / 2 * 2 : cols;
-  return Activation(take(static_cast<size_t>(rows * stride * dtype_bytes(dtype))), dtype, rows, cols, stride);
+  void* data = take(static_cast<size_t>(rows * stride * dtype_bytes(dtype)));
+  PreparedOperand prepared;
+  if (format == Format::kQ4 || format == Format::kInt8) {
+    const int64_t group = format == Format::kQ4 ? kernels::kGroup : kernels::kGroupInt8;
+    prepared.num_groups = (cols + group - 1) / group;
+    prepared.groups = take_array<float>(rows * prepared.num_groups);
+  }
+  if (format == Format::kInt8) {
+    prepared.integers = take_array<int32_t>(rows * prepared.num_groups);
+    prepared.values = take_array<int8_t>(rows * prepared.num_groups * kernels::kGroupInt8);
+  }
+  return Activation(data, dtype, rows, cols, stride, prepared);
 }
 
 }  // namespace idefics

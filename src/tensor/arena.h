@@ -25,7 +25,8 @@ class Arena {
   // `bytes` bytes, aligned to 64. Running out is a fault of the plan, not of the input.
   void* take(size_t bytes);
   Matrix<float> take_matrix(int64_t rows, int64_t cols);
-  Activation take_activation(Element dtype, int64_t rows, int64_t cols);
+  // The left operand of a product with a matrix of this format.
+  Activation take_activation(Format format, int64_t rows, int64_t cols);
   template <typename T>
   T* take_array(int64_t count) {
     return static_cast<T*>(take(static_cast<size_t>(count) * sizeof(T)));

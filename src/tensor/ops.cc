@@ -29,39 +29,95 @@ int64_t rows_per_piece(const Exec& exec, const Activation& a, int64_t panels) {
   return std::clamp(std::min(in_cache, for_threads) / 16 * 16, kFewestRows, kMostRows);
 }
 
-void gemm(const Exec& exec, const Activation& a, const PackedMatrix& w, void* y, Element y_dtype, int64_t y_rows,
-          int64_t y_cols, int64_t y_stride, kernels::Epilogue epilogue) {
-  IDEFICS_CHECK(a.cols() == w.k() && a.dtype() == w.dtype() && y_rows == a.rows() && y_cols == w.n());
-  const auto kernel = a.dtype() == Element::kF32 ? exec.kernels.gemm_f32 : exec.kernels.gemm_bf16;
-  const int64_t rows = rows_per_piece(exec, a, w.num_panels());
-  const int64_t pieces = (a.rows() + rows - 1) / rows;
-  exec.pool.parallel_for(w.num_panels() * pieces, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t panel = item % w.num_panels(), m0 = item / w.num_panels() * rows;
-      const int64_t m1 = std::min(m0 + rows, a.rows());
-      kernel({.a = a.data(),
-              .b = w.data(),
-              .bias = w.bias(),
-              .y = y,
-              .a_stride = a.stride(),
-              .y_stride = y_stride,
-              .m0 = narrow(m0),
-              .m1 = narrow(m1),
-              .panel0 = narrow(panel),
-              .panel1 = narrow(panel + 1),
-              .n = w.n(),
-              .k = w.k(),
-              .y_dtype = y_dtype,
-              .epilogue = epilogue});
-    }
-  });
-}
-
 // Splits rows between threads: at least 8 a piece, so that tiny matrices stay on one thread.
 template <typename Body>
 void for_rows(const Exec& exec, int64_t rows, Body&& body) {
   const int64_t grain = std::max<int64_t>(8, rows / (4 * exec.pool.num_threads()));
   exec.pool.parallel_for(rows, grain, [&](int64_t begin, int64_t end) { body(narrow(begin), narrow(end)); });
+}
+
+// What q4 and int8 want to know of their left operand.
+void prepare(const Exec& exec, const Activation& a, Format format) {
+  const PreparedOperand& p = a.prepared();
+  const auto k = narrow(a.cols());
+  const uint16_t* x = static_cast<const uint16_t*>(a.data());
+  if (format == Format::kQ4) {
+    IDEFICS_CHECK(p.groups != nullptr && p.num_groups == kernels::num_groups(k, kernels::kGroup));
+    for_rows(exec, a.rows(), [&](int32_t t0, int32_t t1) {
+      exec.kernels.quant.group_sums({.x = x, .y = p.groups, .x_stride = a.stride(), .t0 = t0, .t1 = t1, .k = k});
+    });
+  } else if (format == Format::kInt8) {
+    IDEFICS_CHECK(p.values != nullptr && p.num_groups == kernels::num_groups(k, kernels::kGroupInt8));
+    for_rows(exec, a.rows(), [&](int32_t t0, int32_t t1) {
+      exec.kernels.quant.quantize({.x = x,
+                                   .y = p.values,
+                                   .scale = p.groups,
+                                   .sum = p.integers,
+                                   .x_stride = a.stride(),
+                                   .t0 = t0,
+                                   .t1 = t1,
+                                   .k = k});
+    });
+  }
+}
+
+void run_kernel(const kernels::Table& table, const kernels::GemmArgs& args, const Activation& a, Format format) {
+  const PreparedOperand& p = a.prepared();
+  switch (format) {
+    case Format::kF32: return table.gemm_f32(args);
+    case Format::kBf16: return table.gemm_bf16(args);
+    case Format::kQ8: return table.quant.gemm_q8({.gemm = args, .a_groups = nullptr, .a_integers = nullptr});
+    case Format::kQ4: return table.quant.gemm_q4({.gemm = args, .a_groups = p.groups, .a_integers = nullptr});
+    case Format::kInt8: return table.quant.gemm_int8({.gemm = args, .a_groups = p.groups, .a_integers = p.integers});
+  }
+}
+
+void gemm(const Exec& exec, const Activation& a, const PackedMatrix& w, void* y, Element y_dtype, int64_t y_rows,
+          int64_t y_cols, int64_t y_stride, kernels::Epilogue epilogue) {
+  IDEFICS_CHECK(a.cols() == w.k() && a.dtype() == w.dtype() && y_rows == a.rows() && y_cols == w.n());
+  const bool int8 = w.format() == Format::kInt8;
+  prepare(exec, a, w.format());
+  const int64_t rows = rows_per_piece(exec, a, w.num_panels());
+  const int64_t pieces = (a.rows() + rows - 1) / rows;
+  exec.pool.parallel_for(w.num_panels() * pieces, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end;) {
+      const int64_t panel0 = item % w.num_panels(), m0 = item / w.num_panels() * rows;
+      const int64_t panel1 = std::min<int64_t>(panel0 + end - item, w.num_panels());
+      const int64_t m1 = std::min(m0 + rows, a.rows());
+      item += panel1 - panel0;
+      run_kernel(exec.kernels,
+                 {.a = int8 ? a.prepared().values : a.data(),
+                  .b = w.data(),
+                  .bias = w.bias(),
+                  .y = y,
+                  .a_stride = int8 ? a.prepared().num_groups * kernels::kGroupInt8 : a.stride(),
+                  .y_stride = y_stride,
+                  .m0 = narrow(m0),
+                  .m1 = narrow(m1),
+                  .panel0 = narrow(panel0),
+                  .panel1 = narrow(panel1),
+                  .n = w.n(),
+                  .k = w.k(),
+                  .y_dtype = y_dtype,
+                  .epilogue = epilogue},
+                 a, w.format());
+    }
+  });
+}
+
+// Splits work on the rows of several sequences between threads: `pieces_of(sequence)` pieces each, in one region.
+template <typename PiecesOf, typename Body>
+void for_pieces(const Exec& exec, std::span<const KvRows> sequences, int64_t grain, PiecesOf&& pieces_of, Body&& body) {
+  int64_t total = 0;
+  for (const KvRows& s : sequences) total += pieces_of(s);
+  exec.pool.parallel_for(total, grain, [&](int64_t begin, int64_t end) {
+    int64_t first = 0;  // piece of the sequence
+    for (const KvRows& s : sequences) {
+      const int64_t count = pieces_of(s);
+      for (int64_t i = std::max(begin, first); i < std::min(end, first + count); ++i) body(s, i - first);
+      first += count;
+    }
+  });
 }
 
 // GemmArgs wants a zero behind an odd number of bf16 columns; kernels write only their own columns.
@@ -83,6 +139,10 @@ void matmul_add(const Exec& exec, const Activation& a, const PackedMatrix& w, Ma
 void matmul_gelu(const Exec& exec, const Activation& a, const PackedMatrix& w, const Activation& y) {
   gemm(exec, a, w, y.data(), y.dtype(), y.rows(), y.cols(), y.stride(), kernels::Epilogue::kGeluTanh);
   zero_odd_column(y);
+}
+
+void expect(const Exec& exec, const PackedMatrix& next) {
+  exec.pool.expect(next.data(), next.num_panels(), next.panel_bytes());
 }
 
 void layer_norm(const Exec& exec, Matrix<const float> x, std::span<const float> w, std::span<const float> b, float eps,
@@ -178,58 +238,71 @@ int64_t v_block_bytes(Element dtype, int head_dim) {
   return int64_t{kernels::padded_head(head_dim)} * kBlock * dtype_bytes(dtype);
 }
 
-void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, int64_t first_token,
-              const KvBlocks& blocks) {
-  const int64_t d = blocks.head_dim, heads = blocks.kv_heads;
-  IDEFICS_CHECK(k.rows() == v.rows() && k.cols() == heads * d && v.cols() == heads * d);
-  IDEFICS_CHECK(first_token >= 0 && first_token + k.rows() <= blocks.num_blocks * kBlock);
-  const int64_t block0 = first_token / kBlock, end = first_token + k.rows();
-  const int64_t num_blocks = (end + kBlock - 1) / kBlock - block0;
-  exec.pool.parallel_for(heads * num_blocks, 4, [&](int64_t item0, int64_t item1) {
-    for (int64_t item = item0; item < item1; ++item) {
-      const int64_t head = item / num_blocks, block = block0 + item % num_blocks, start = block * kBlock;
-      const int64_t token0 = std::max(start, first_token), token1 = std::min(start + kBlock, end);
-      exec.kernels.kv_store({.k = k.row(token0 - first_token) + head * d,
-                             .v = v.row(token0 - first_token) + head * d,
-                             .k_block = blocks.k[head * blocks.num_blocks + block],
-                             .v_block = blocks.v[head * blocks.num_blocks + block],
-                             .k_stride = k.stride(),
-                             .v_stride = v.stride(),
-                             .slot0 = narrow(token0 - start),
-                             .slot1 = narrow(token1 - start),
-                             .d = blocks.head_dim,
-                             .dtype = blocks.dtype});
-    }
+void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, std::span<const KvRows> sequences) {
+  IDEFICS_CHECK(k.rows() == v.rows() && k.cols() == v.cols());
+  for (const KvRows& s : sequences) {
+    IDEFICS_CHECK(k.cols() == int64_t{s.blocks.kv_heads} * s.blocks.head_dim && s.first_row >= 0 &&
+                  s.first_row + s.num_rows <= k.rows());
+    IDEFICS_CHECK(s.first_token >= 0 && s.first_token + s.num_rows <= s.blocks.num_blocks * kBlock);
+  }
+  const auto blocks_of = [](const KvRows& s) {
+    return (s.first_token + s.num_rows + kBlock - 1) / kBlock - s.first_token / kBlock;
+  };
+  const auto pieces_of = [&](const KvRows& s) { return s.blocks.kv_heads * blocks_of(s); };
+  for_pieces(exec, sequences, 1, pieces_of, [&](const KvRows& s, int64_t piece) {
+    const int64_t count = blocks_of(s), head = piece / count, d = s.blocks.head_dim;
+    const int64_t block = s.first_token / kBlock + piece % count, start = block * kBlock;
+    const int64_t token0 = std::max(start, s.first_token);
+    const int64_t token1 = std::min(start + kBlock, s.first_token + s.num_rows);
+    const int64_t row = s.first_row + token0 - s.first_token;
+    exec.kernels.kv_store({.k = k.row(row) + head * d,
+                           .v = v.row(row) + head * d,
+                           .k_block = s.blocks.k[head * s.blocks.num_blocks + block],
+                           .v_block = s.blocks.v[head * s.blocks.num_blocks + block],
+                           .k_stride = k.stride(),
+                           .v_stride = v.stride(),
+                           .slot0 = narrow(token0 - start),
+                           .slot1 = narrow(token1 - start),
+                           .d = s.blocks.head_dim,
+                           .dtype = s.blocks.dtype});
   });
 }
 
-void attention(const Exec& exec, Matrix<const float> q, int heads, const KvBlocks& blocks,
+void attention(const Exec& exec, Matrix<const float> q, int heads, std::span<const KvRows> sequences,
                std::span<const int32_t> limit, float scale, const Activation& y) {
-  const int64_t d = blocks.head_dim;
-  const int32_t group = heads / blocks.kv_heads;
-  IDEFICS_CHECK(q.cols() == heads * d && y.cols() == q.cols() && y.rows() == q.rows() && std::ssize(limit) == q.rows());
-  const auto kernel = blocks.dtype == Element::kF32 ? exec.kernels.attention_f32 : exec.kernels.attention_bf16;
+  IDEFICS_CHECK(y.cols() == q.cols() && y.rows() == q.rows() && std::ssize(limit) == q.rows());
+  for (const KvRows& s : sequences) {
+    IDEFICS_CHECK(q.cols() == int64_t{heads} * s.blocks.head_dim && s.first_row >= 0 &&
+                  s.first_row + s.num_rows <= q.rows());
+  }
   // A piece is one kv head and about 96 query rows: enough rows to reuse the blocks, enough pieces for all threads.
-  const int64_t rows = q.rows() * group;
-  const int64_t per_piece = std::max<int64_t>(group, 96 / group * group);
-  const int64_t pieces = (rows + per_piece - 1) / per_piece;
-  exec.pool.parallel_for(blocks.kv_heads * pieces, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t head = item / pieces, r0 = item % pieces * per_piece;
-      kernel({.q = q.data() + head * group * d,
-              .y = static_cast<char*>(y.data()) + head * group * d * dtype_bytes(y.dtype()),
-              .k_blocks = blocks.k + head * blocks.num_blocks,
-              .v_blocks = blocks.v + head * blocks.num_blocks,
-              .limit = limit.data(),
-              .q_stride = q.stride(),
-              .y_stride = y.stride(),
-              .r0 = narrow(r0),
-              .r1 = narrow(std::min(r0 + per_piece, rows)),
-              .group = group,
-              .d = blocks.head_dim,
-              .scale = scale,
-              .y_dtype = y.dtype()});
-    }
+  const auto rows_of_piece = [&](const KvRows& s) {
+    const int64_t group = heads / s.blocks.kv_heads;
+    return std::max<int64_t>(group, 96 / group * group);
+  };
+  const auto pieces_of_head = [&](const KvRows& s) {
+    const int64_t rows = s.num_rows * (heads / s.blocks.kv_heads), most = rows_of_piece(s);
+    return (rows + most - 1) / most;
+  };
+  const auto pieces_of = [&](const KvRows& s) { return s.blocks.kv_heads * pieces_of_head(s); };
+  for_pieces(exec, sequences, 1, pieces_of, [&](const KvRows& s, int64_t piece) {
+    const int32_t group = heads / s.blocks.kv_heads;
+    const int64_t count = pieces_of_head(s), head = piece / count, r0 = piece % count * rows_of_piece(s);
+    const int64_t column = head * group * s.blocks.head_dim;
+    const auto kernel = s.blocks.dtype == Element::kF32 ? exec.kernels.attention_f32 : exec.kernels.attention_bf16;
+    kernel({.q = q.row(s.first_row) + column,
+            .y = static_cast<char*>(y.row(s.first_row)) + column * dtype_bytes(y.dtype()),
+            .k_blocks = s.blocks.k + head * s.blocks.num_blocks,
+            .v_blocks = s.blocks.v + head * s.blocks.num_blocks,
+            .limit = limit.data() + s.first_row,
+            .q_stride = q.stride(),
+            .y_stride = y.stride(),
+            .r0 = narrow(r0),
+            .r1 = narrow(std::min(r0 + rows_of_piece(s), s.num_rows * group)),
+            .group = group,
+            .d = s.blocks.head_dim,
+            .scale = scale,
+            .y_dtype = y.dtype()});
   });
   zero_odd_column(y);
 }

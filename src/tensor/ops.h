@@ -30,6 +30,9 @@ void matmul_add(const Exec& exec, const Activation& a, const PackedMatrix& w, Ma
 // y = gelu_tanh(a W^T + bias), rounded to the type of y.
 void matmul_gelu(const Exec& exec, const Activation& a, const PackedMatrix& w, const Activation& y);
 
+// Says which matrix is read next, so that threads which wait meanwhile can fetch some of it.
+void expect(const Exec& exec, const PackedMatrix& next);
+
 // x [T, E] -> y [T, E] in the compute type or in float32.
 void layer_norm(const Exec& exec, Matrix<const float> x, std::span<const float> w, std::span<const float> b, float eps,
                 const Activation& y);
@@ -57,13 +60,20 @@ struct KvBlocks {
 int64_t k_block_bytes(Element dtype, int head_dim);
 int64_t v_block_bytes(Element dtype, int head_dim);
 
-// Stores the rows of k and v (each [T, kv_heads * D]) as tokens first_token .. first_token + T - 1.
-void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, int64_t first_token,
-              const KvBlocks& blocks);
+// Consecutive rows of a step that are consecutive tokens of one sequence.
+struct KvRows {
+  int64_t first_row, num_rows;
+  int64_t first_token;
+  KvBlocks blocks;  // of the same type, kv heads and head size for all sequences of a call
+};
 
-// y[t, h] = attention of q[t, h] over the first limit[t] tokens of kv head h / (heads / kv_heads).
+// Stores these rows of k and v (each [T, kv_heads * D]) as tokens first_token .. first_token + num_rows - 1.
+void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, std::span<const KvRows> sequences);
+
+// y[t, h] = attention of q[t, h] over the first limit[t] tokens of its sequence, kv head h / (heads / kv_heads), for
+// the rows t of these sequences.
 // Shapes: q [T, heads * D], y [T, heads * D], limit [T], each at least 1.
-void attention(const Exec& exec, Matrix<const float> q, int heads, const KvBlocks& blocks,
+void attention(const Exec& exec, Matrix<const float> q, int heads, std::span<const KvRows> sequences,
                std::span<const int32_t> limit, float scale, const Activation& y);
 
 }  // namespace ops

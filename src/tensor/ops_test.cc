@@ -21,8 +21,8 @@ std::vector<float> noise(size_t count, uint32_t seed) {
   return out;
 }
 
-PackedMatrix pack(Arena& memory, Element dtype, int64_t n, int64_t k, const std::vector<float>& w) {
-  PackedMatrix packed(memory, dtype, n, k);
+PackedMatrix pack(Arena& memory, Format format, int64_t n, int64_t k, const std::vector<float>& w) {
+  PackedMatrix packed(memory, format, n, k);
   kernels::pack(packed.row_packing(0, n, Element::kF32, w.data()));
   return packed;
 }
@@ -87,6 +87,38 @@ TEST(Ops, matmul_is_right_and_the_same_for_any_threads_and_rows) {
       expect_product(a, w, T, K, N, y1, dtype == Element::kBf16);
       EXPECT_EQ(std::memcmp(y1.data(), y2.data(), static_cast<size_t>(T * N) * 4), 0);
       EXPECT_EQ(std::memcmp(y1.data(), y3.data(), static_cast<size_t>(T * N) * 4), 0);
+    }
+  }
+}
+
+TEST(Ops, quantized_matmul_is_the_same_for_any_threads_and_rows) {
+  ThreadPool one(1), two(2);
+  Arena arena(8 << 20, "test"), memory(1 << 20, "weights");
+  const Exec exec1{kernels::choose_table(), one, arena}, exec2{kernels::choose_table(), two, arena};
+  for (const Format format : {Format::kQ8, Format::kQ4, Format::kInt8}) {
+    for (const auto& [T, K, N] :
+         {std::tuple<int64_t, int64_t, int64_t>{1, 7, 65}, {5, 64, 64}, {13, 33, 200}, {400, 72, 70}}) {
+      ArenaScope scope(arena);
+      const auto a = noise(static_cast<size_t>(T * K), 2), w = noise(static_cast<size_t>(N * K), 3);
+      const PackedMatrix packed = pack(memory, format, N, K, w);
+      const Activation in = arena.take_activation(format, T, K);
+      ops::convert(exec1, Matrix<const float>(a.data(), T, K), in);
+      const Matrix<float> y1 = arena.take_matrix(T, N), y2 = arena.take_matrix(T, N), y3 = arena.take_matrix(T, N);
+      ops::matmul(exec1, in, packed, y1);
+      ops::matmul(exec2, in, packed, y2);
+      for (int64_t t = T; t-- > 0;) ops::matmul(exec1, in.row_range(t, 1), packed, y3.row_range(t, 1));
+      EXPECT_EQ(std::memcmp(y1.data(), y2.data(), static_cast<size_t>(T * N) * 4), 0);
+      EXPECT_EQ(std::memcmp(y1.data(), y3.data(), static_cast<size_t>(T * N) * 4), 0);
+      std::vector<float> row(static_cast<size_t>(K));
+      for (int64_t n = 0; n < N; ++n) {  // int8 rounds its inputs: to 1/127 of the largest of 64, here less than 4
+        packed.read_row(n, row.data());
+        double sum = 0, size = 0;
+        for (int64_t k = 0; k < K; ++k) {
+          sum += double{a[static_cast<size_t>((T - 1) * K + k)]} * double{row[static_cast<size_t>(k)]};
+          size += std::abs(double{row[static_cast<size_t>(k)]});
+        }
+        ASSERT_NEAR(y1.row(T - 1)[n], sum, (format == Format::kInt8 ? 0.02 : 0.01) * size);
+      }
     }
   }
 }

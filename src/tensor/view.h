@@ -5,11 +5,14 @@
 #include <type_traits>
 
 #include "base/check.h"
+#include "kernels/packing.h"
 #include "kernels/table.h"
 
 namespace idefics {
 
 using Element = kernels::DType;  // what matrices are made of (the formats of files: idefics::DType)
+
+using Format = kernels::Format;  // what packed matrices are made of: an Element, or a quantised form
 
 inline constexpr int64_t dtype_bytes(Element dtype) { return dtype == Element::kF32 ? 4 : 2; }
 
@@ -46,29 +49,46 @@ class Matrix {
   int64_t rows_ = 0, cols_ = 0, stride_ = 0;
 };
 
+// What products with q4 and int8 matrices want of their left operand besides its elements.
+struct PreparedOperand {
+  float* groups = nullptr;      // [rows, groups of its columns] kernels::QuantGemmArgs::a_groups
+  int32_t* integers = nullptr;  // the same, a_integers
+  int8_t* values = nullptr;     // [rows, columns rounded up to whole groups], the int8 operand
+  int64_t num_groups = 0;
+};
+
 // A matrix in the compute type: what goes into a matrix product. bf16 rows have an even stride, and when the number of
 // columns is odd the element behind the last is zero (kernels::GemmArgs).
+//
+// Products with q4 and int8 matrices want more of their left operand than its elements. An activation for such a
+// product has room for that, which the product fills; Arena::take_activation makes them.
 class Activation {
  public:
   Activation() = default;
-  Activation(void* data, Element dtype, int64_t rows, int64_t cols, int64_t stride)
-      : data_(data), dtype_(dtype), rows_(rows), cols_(cols), stride_(stride) {}
+  Activation(void* data, Element dtype, int64_t rows, int64_t cols, int64_t stride, PreparedOperand prepared = {})
+      : data_(data), dtype_(dtype), rows_(rows), cols_(cols), stride_(stride), prepared_(prepared) {}
 
   void* data() const { return data_; }
   Element dtype() const { return dtype_; }
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
   int64_t stride() const { return stride_; }
+  const PreparedOperand& prepared() const { return prepared_; }
   void* row(int64_t i) const { return static_cast<char*>(data_) + i * stride_ * dtype_bytes(dtype_); }
   Activation row_range(int64_t first, int64_t count) const {
     IDEFICS_CHECK(first >= 0 && count >= 0 && first + count <= rows_);
-    return Activation(row(first), dtype_, count, cols_, stride_);
+    PreparedOperand part = prepared_;
+    if (part.groups != nullptr) part.groups += first * part.num_groups;
+    if (part.integers != nullptr) part.integers += first * part.num_groups;
+    if (part.values != nullptr) part.values += first * part.num_groups * kernels::kGroupInt8;
+    return Activation(row(first), dtype_, count, cols_, stride_, part);
   }
 
  private:
   void* data_ = nullptr;
   Element dtype_ = Element::kF32;
   int64_t rows_ = 0, cols_ = 0, stride_ = 0;
+  PreparedOperand prepared_;
 };
 
 }  // namespace idefics

@@ -64,6 +64,10 @@ TEST(Refusals, wrong_command_lines) {
       {"no threads", {"generate", kModel, "-p", "x", "--threads", "0"}, 2, {"--threads", "1 to 1024"}},
       {"seed too large", {"generate", kModel, "-p", "x", "--seed", "18446744073709551616"}, 2, {"--seed", "2^64"}},
       {"unknown format", {"generate", kModel, "-p", "x", "--dtype", "f64"}, 2, {"--dtype", "auto, f32, bf16"}},
+      {"no runs", {"bench", kModel, "--runs", "0"}, 2, {"--runs", "1 to 10000"}},
+      {"an answer of one token has no speed", {"bench", kModel, "--max-tokens", "1"}, 2, {"--max-tokens", "2 to"}},
+      {"a sampling option", {"bench", kModel, "--temperature", "1"}, 2, {"--temperature", "idefics bench --help"}},
+      {"two pictures to measure", {"bench", kModel, kCard}, 2, {"one word too many"}},
       {"bias without value", {"generate", kModel, "-p", "x", "--logit-bias", "42"}, 2, {"--logit-bias", "42=-1.5"}},
       {"stop id is a word",
        {"generate", kModel, "-p", "x", "--stop-token-id", "eos"},
@@ -186,6 +190,8 @@ TEST(Refusals, bad_pictures) {
     expect_refused({"generate " + picture.path, ask, picture.exit_code, picture.words});
     const Arguments cut = {"tiles", kModel, picture.path, "--out", "tiles"};
     expect_refused({"tiles " + picture.path, cut, picture.exit_code, picture.words});
+    const Arguments measure = {"bench", kModel, "--image", picture.path};
+    expect_refused({"bench " + picture.path, measure, picture.exit_code, picture.words});
   }
   expect_refused(
       {"standard input", {"generate", kModel, "-p", "x", "--image", "-"}, 2, {"standard input"}, {.input = "no"}});

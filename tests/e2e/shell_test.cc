@@ -17,7 +17,8 @@ std::string red_ids() {
 }
 
 std::vector<std::string> verbs() {
-  return {"generate", "chat", "show", "doctor", "tiles", "render", "tokenize", "detokenize", "completion", "man"};
+  return {"generate", "chat",     "show",       "doctor",     "bench", "tiles",
+          "render",   "tokenize", "detokenize", "completion", "man"};
 }
 
 TEST(Shell, version_and_help_go_to_standard_output) {

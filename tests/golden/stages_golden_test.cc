@@ -10,6 +10,7 @@
 #include "image/codec.h"
 #include "image/tiles.h"
 #include "model/network.h"
+#include "stage.h"
 
 namespace idefics {
 namespace {
@@ -19,11 +20,9 @@ using golden::data;
 constexpr const char* kCheckpoints[] = {"a_llama3_rope",  "b_head_dim", "c_smolvlm",
                                         "d_null_scaling", "e_defaults", "f_granite"};
 
-// All rows of a stage, one after the other.
-struct Stage {
-  int64_t cols = 0;
-  std::vector<float> values;
-};
+using golden::compare_summary;
+using golden::largest;
+using golden::Stage;
 using Stages = std::map<std::string, Stage>;
 
 Probe recorder(Stages& stages) {
@@ -39,15 +38,15 @@ std::vector<int32_t> ids_of(const json::value& array) { return json::value_to<st
 // A checkpoint with everything a test needs to run it.
 class Runner {
  public:
-  Runner(const std::string& name, Element dtype, int num_threads)
+  Runner(const std::string& name, Format format, int num_threads)
       : folder_(data("checkpoints/" + name)),
         pool_(num_threads),
         checkpoint_(Checkpoint::open(folder_)),
         config_(make_config()),
         processor_(load_processor_config(folder_)),
-        network_(pool_, checkpoint_, config_, dtype),
-        arena_(Network::scratch_bytes(config_, dtype, 512, kPages, 512), "test"),
-        cache_(Network::kv_shape(config_, dtype), kPages) {
+        network_(pool_, checkpoint_, config_, format),
+        arena_(Network::scratch_bytes(config_, format, 512, kPages, 512), "test"),
+        cache_(Network::kv_shape(config_, format.input()), kPages) {
     for (int i = 0; i < kPages; ++i) pages_.push_back(kPages - 1 - i);  // not in order, as in a used cache
   }
 
@@ -149,34 +148,6 @@ class Runner {
   std::vector<PageId> pages_;
 };
 
-float largest(std::span<const float> values) {
-  float most = 0;
-  for (const float x : values) most = std::max(most, std::abs(x));
-  return most;
-}
-
-// Empty when the stage lies within `relative` of the largest value, else what differs.
-std::string compare_summary(const Stage& stage, const json::object& want, double relative) {
-  const double absmax = want.at("absmax").to_number<double>(), tolerance = relative * std::max(1.0, absmax);
-  size_t count = 1;
-  for (const json::value& d : want.at("shape").as_array()) count *= d.to_number<size_t>();
-  if (stage.values.size() != count)
-    return "has " + std::to_string(stage.values.size()) + " values, wanted " + std::to_string(count);
-  double worst = std::abs(largest(stage.values) - absmax);
-  const auto take = [&](size_t at, const json::value& v) {
-    worst = std::max(worst, std::abs(stage.values[at] - v.to_number<double>()));
-  };
-  const size_t last_row = count - static_cast<size_t>(stage.cols);
-  for (size_t i = 0; i < want.at("first").as_array().size(); ++i) take(i, want.at("first").at(i));
-  for (size_t i = 0; i < want.at("last").as_array().size(); ++i) take(last_row + i, want.at("last").at(i));
-  for (size_t i = 0; i < want.at("at").as_array().size(); ++i)
-    take(want.at("at").at(i).to_number<size_t>(), want.at("values").at(i));
-  double sum = 0;
-  for (const float x : stage.values) sum += x;
-  worst = std::max(worst, std::abs(sum / static_cast<double>(count) - want.at("mean").to_number<double>()));
-  return worst <= tolerance ? "" : "differs by " + std::to_string(worst / tolerance) + " of the tolerance";
-}
-
 std::string compare_full(const Stage& stage, const TensorInfo& want, double relative) {
   std::vector<float> values(static_cast<size_t>(want.num_elements()));
   read_as_f32(want, values);
@@ -272,10 +243,31 @@ TEST(StagesGolden, bfloat16_stays_closer_to_float32_than_the_reference_does) {
   EXPECT_LT(ours, theirs) << "sum of the distances to the float32 logits";
 }
 
+// The largest difference to the reference's float32, in parts of the largest value of a stage, is 0.043 in q8, 0.061 in
+// int8 and 0.386 in q4, at every level. These checkpoints have random weights and are at most 72 wide, so that errors
+// hardly average out.
+TEST(StagesGolden, quantized_weights_stay_near_float32) {
+  for (const auto& [format, tolerance] :
+       {std::pair(Format::kQ8, 0.06), std::pair(Format::kInt8, 0.09), std::pair(Format::kQ4, 0.5)}) {
+    golden::Family family(std::string("stages/") + kernels::name_of(format));
+    for (const std::string name : kCheckpoints) {
+      Runner runner(name, format, 2);
+      for (const json::value& value : golden::read_lines("stages/" + name + "/cases.jsonl")) {
+        const json::object& row = value.as_object();
+        Stages stages;
+        const Probe probe = recorder(stages);
+        runner.run(ids_of(row.at("ids")), 0, runner.features(row, name, probe), probe);
+        check_stages(family, name + " " + std::string(row.at("case").as_string()), stages, row.at("stages").as_object(),
+                     tolerance);
+      }
+    }
+  }
+}
+
 TEST(StagesGolden, threads_and_chunks_do_not_change_a_byte) {
-  for (const Element dtype : {Element::kF32, Element::kBf16}) {
+  for (const Format format : {Format::kF32, Format::kBf16, Format::kInt8, Format::kQ8, Format::kQ4}) {
     for (const std::string name : {"a_llama3_rope", "c_smolvlm", "d_null_scaling"}) {
-      Runner one(name, dtype, 1), two(name, dtype, 2);
+      Runner one(name, format, 1), two(name, format, 2);
       for (const json::value& value : golden::read_lines("stages/" + name + "/cases.jsonl")) {
         const json::object& row = value.as_object();
         const auto ids = ids_of(row.at("ids"));

@@ -43,7 +43,27 @@ run(${CMAKE_COMMAND} --install ${BUILD_DIR} --prefix ${prefix})
 run(${CMAKE_COMMAND} -S ${SOURCE_DIR}/examples -B ${work}/build -G Ninja -DCMAKE_CXX_COMPILER=${CXX}
   -DCMAKE_PREFIX_PATH=${prefix})
 run(${CMAKE_COMMAND} --build ${work}/build)
-check_answer(${work}/build/ask)
+check_answer(${work}/build/ask_picture)
+check_answer(${work}/build/own_sampler)
+
+# Three pictures described together: one line each, in order, which the reference gives too.
+set(pictures ${model}/samples/01.png ${model}/samples/02.png ${model}/samples/03.png)
+run(${work}/build/batch_captions ${model} ${pictures})
+string(REGEX MATCHALL "[^\n]+" lines "${output}")
+foreach(picture line IN ZIP_LISTS pictures lines)
+  if(NOT line MATCHES "^${picture}: The image shows .+")
+    message(FATAL_ERROR "batch_captions: wanted a description of ${picture}, got \"${line}\"")
+  endif()
+endforeach()
+
+run(${work}/build/hidden_states ${model} ${model}/samples/01.png "Pick up the circle.")
+if(NOT output MATCHES "layer 2: [0-9]+ features of [0-9]+ tokens, norm [1-9].*layer 4: [0-9]+ features .*norm [1-9]")
+  message(FATAL_ERROR "hidden_states: ${output}")
+endif()
+execute_process(COMMAND ${work}/build/ask_picture ${model} ${model}/none.png x RESULT_VARIABLE code ERROR_VARIABLE err)
+if(NOT code EQUAL 5 OR NOT err MATCHES "cannot open")
+  message(FATAL_ERROR "ask_picture without a picture: exit code ${code}, ${err}")
+endif()
 
 # pkg-config, after the installed folder was moved
 file(RENAME ${prefix} ${work}/moved)
@@ -54,11 +74,11 @@ run(pkg-config --cflags --libs idefics)
 separate_arguments(flags UNIX_COMMAND "${output}")
 run(pkg-config --variable=libdir idefics)
 string(STRIP "${output}" libdir)
-foreach(source examples/ask.cc tests/install/public_names.cc)
+foreach(source examples/ask_picture.cc tests/install/public_names.cc)
   get_filename_component(name ${source} NAME_WE)
   run(${CXX} -std=c++20 -Wall -Wextra -Werror -o ${work}/${name} ${SOURCE_DIR}/${source} ${flags} -Wl,-rpath,${libdir})
 endforeach()
-check_answer(${work}/ask)
+check_answer(${work}/ask_picture)
 run(${work}/public_names)
 
 # What the library shows is idefics::, and of the rooms nothing.

@@ -33,12 +33,7 @@ enum class Start : uint8_t { kZero, kOut };
 constexpr int32_t kMostRows = 6;
 constexpr int32_t kMostCols = 4;
 
-// With few rows b comes from memory. Fetching 2 KiB ahead, across the ends of panels, took a GEMV on weights of 256 MiB
-// from 11.4 to 16.0 GB/s on a Xeon that reads 17.4 GB/s (bf16; 1, 4 and 8 KiB gave 14.5). With more rows it gains
-// nothing.
-constexpr int kFewRows = 2;
-constexpr int64_t kAhead = 2048;
-
+// With few rows b comes from memory. With many it comes from L2, and fetching ahead loses nothing.
 template <typename Type, Start kStart, int kRows, int kCols>
 void multiply(const Product& product) {
   const Product p = product;
@@ -53,10 +48,7 @@ void multiply(const Product& product) {
   const char* const end = b + p.words * p.b_stride;
   do {  // not `while`: for no words at all GCC would keep a second copy of the sums, on the stack
     __m512 column[kCols];
-    for (int c = 0; c < kCols; ++c) {
-      if (kRows <= kFewRows) _mm_prefetch(b + kAhead + c * 64, _MM_HINT_T0);
-      column[c] = _mm512_loadu_ps(b + c * 64);
-    }
+    for (int c = 0; c < kCols; ++c) column[c] = _mm512_castsi512_ps(load_streamed(b + c * 64));
     for (int r = 0; r < kRows; ++r) {
       const __m512 x = broadcast_word(a + r * p.a_stride);
       for (int c = 0; c < kCols; ++c) sum[r][c] = dot<Type>(sum[r][c], x, column[c]);

@@ -8,6 +8,20 @@
 namespace idefics::kernels {
 namespace {
 
+// Loads a line of a matrix that streams in from memory and is read once, and asks for the line kAhead bytes further on.
+// In assembly so that each load follows its own fetch: gcc puts the fetches of four lines in front of the loads, and
+// then one core of a Xeon reads 16 GB/s instead of 21. 3, 6 and 8 KiB are as good as 4; 2 are not.
+inline __m512i load_streamed(const char* p) {
+  constexpr int kAhead = 4096;
+  __m512i x;
+  asm volatile(
+      "prefetcht0 %c2(%1)\n\t"
+      "vmovdqu64 (%1), %0"
+      : "=v"(x)
+      : "r"(p), "i"(kAhead), "m"(*reinterpret_cast<const char(*)[64]>(p)));
+  return x;
+}
+
 struct Avx512Vectors {
   using Vector = __m512;
   static constexpr int32_t kLanes = 16;

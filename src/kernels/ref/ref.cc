@@ -5,6 +5,7 @@
 
 #include "base/half.h"
 #include "kernels/levels.h"
+#include "kernels/ref/finish.h"
 
 namespace idefics::kernels {
 namespace {
@@ -27,29 +28,6 @@ struct Bf16 {
   static int64_t panel_at(int32_t k, int32_t column) { return (int64_t{k / 2} * kPanel + column) * 2 + k % 2; }
   static int32_t v_at(int32_t slot, int32_t i, int32_t dp) { return (slot / 2 * dp + i) * 2 + slot % 2; }
 };
-
-void store(void* y, DType dtype, int64_t at, float value) {
-  if (dtype == DType::kF32) {
-    static_cast<float*>(y)[at] = value;
-  } else {
-    static_cast<uint16_t*>(y)[at] = f32_to_bf16(value);
-  }
-}
-
-double gelu_tanh(double u) {
-  constexpr double kSqrt2OverPi = 0.79788456080286535588;
-  return 0.5 * u * (1 + std::tanh(kSqrt2OverPi * (u + 0.044715 * u * u * u)));
-}
-
-void finish(const GemmArgs& a, int32_t m, int32_t n, double sum) {
-  const int64_t at = m * a.y_stride + n;
-  const double u = a.bias == nullptr ? sum : sum + a.bias[n];
-  switch (a.epilogue) {
-    case Epilogue::kStore: return store(a.y, a.y_dtype, at, static_cast<float>(u));
-    case Epilogue::kGeluTanh: return store(a.y, a.y_dtype, at, static_cast<float>(gelu_tanh(u)));
-    case Epilogue::kAdd: static_cast<float*>(a.y)[at] += static_cast<float>(u);
-  }
-}
 
 template <typename Type>
 void gemm(const GemmArgs& a) noexcept {

@@ -34,7 +34,8 @@ ApiError from_engine(const Error& error) {
     case ErrorCode::kImageInvalid:
     case ErrorCode::kImageTooLarge:
     case ErrorCode::kTooManyImages:
-    case ErrorCode::kTemplateError: return bad_request(code_name(error.code()), "", error.what());
+    case ErrorCode::kTemplateError:
+    case ErrorCode::kSchemaInvalid: return bad_request(code_name(error.code()), "", error.what());
     case ErrorCode::kOverloaded: return unavailable("overloaded", "too many requests wait already; try again later");
     case ErrorCode::kOutOfMemory: return unavailable("out_of_memory", "there is not enough memory for this request");
     case ErrorCode::kCancelled: return unavailable("shutting_down", "the server is being shut down");

@@ -149,6 +149,7 @@ ApiError Generation::error_of(const Error& error) const {
   if (out.status != 400) return out;
   const std::optional<size_t> picture = picture_of(error.what());
   if (picture && *picture < request_.picture_params.size()) out.param = request_.picture_params[*picture];
+  if (out.code == "schema_invalid" && request_.constraint) out.param = request_.constraint->param;
   if (out.param.empty() && out.code != "invalid_value") out.param = request_.chat ? "messages" : "prompt";
   return out;
 }

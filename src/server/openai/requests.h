@@ -21,7 +21,7 @@ struct ParseContext {
   MediaPolicy media;
 };
 
-// What an answer must look like. Nothing checks these beyond their JSON types yet.
+// What an answer must look like, and who said so. The engine checks it.
 struct OutputConstraint {
   enum class Type { kJsonObject, kJsonSchema, kRegex, kChoice, kGrammar };
   Type type;

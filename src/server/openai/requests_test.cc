@@ -192,16 +192,6 @@ TEST(Requests, what_cannot_be_done_is_refused_and_never_ignored) {
       {R"("prompt_embeds":"x")", "prompt_embeds"},
       {R"("best_of":2)", "best_of"},
       {R"("mm_processor_kwargs":{"num_crops":1})", "mm_processor_kwargs.num_crops"},
-      {R"("response_format":{"type":"json_object"})", "response_format"},
-      {R"("response_format":{"type":"json_schema","json_schema":{"schema":{}}})", "response_format.json_schema.schema"},
-      {R"("structured_outputs":{"regex":"a+"})", "structured_outputs.regex"},
-      {R"("structured_outputs":{"json":{}})", "structured_outputs.json"},
-      {R"("structured_outputs":{"choice":["a"]})", "structured_outputs.choice"},
-      {R"("structured_outputs":{"grammar":"root ::= x"})", "structured_outputs.grammar"},
-      {R"("guided_json":{})", "guided_json"},
-      {R"("guided_regex":"a")", "guided_regex"},
-      {R"("guided_choice":["a"])", "guided_choice"},
-      {R"("guided_grammar":"root ::= x")", "guided_grammar"},
   };
   for (const auto& [fields, param] : cases) expect_refused(fields, param, "unsupported_parameter");
   for (const std::string fields :
@@ -209,6 +199,36 @@ TEST(Requests, what_cannot_be_done_is_refused_and_never_ignored) {
         R"("suffix":null)", R"("response_format":{"type":"text"})", R"("response_format":null)",
         R"("structured_outputs":{})", R"("user":"x","metadata":{"a":[1]},"store":true,"what_is_this":1e5)"})
     EXPECT_NO_THROW(chat(fields)) << fields;
+}
+
+TEST(Requests, every_way_to_ask_for_structure_reaches_the_engine) {
+  using Kind = StructuredOutput::Kind;
+  struct Case {
+    std::string fields;
+    Kind kind;
+    std::string text;
+  };
+  const Case cases[] = {
+      {R"("response_format":{"type":"json_object"})", Kind::kJsonObject, ""},
+      {R"("response_format":{"type":"json_schema","json_schema":{"schema":{}}})", Kind::kJsonSchema, "{}"},
+      {R"("structured_outputs":{"regex":"a+"})", Kind::kRegex, "a+"},
+      {R"("structured_outputs":{"json":{"a":1}})", Kind::kJsonSchema, R"({"a":1})"},
+      {R"("structured_outputs":{"json":"{}"})", Kind::kJsonSchema, "{}"},
+      {R"("structured_outputs":{"choice":["a"]})", Kind::kChoice, ""},
+      {R"("structured_outputs":{"grammar":"root ::= x"})", Kind::kGrammar, "root ::= x"},
+      {R"("guided_json":{})", Kind::kJsonSchema, "{}"},
+      {R"("guided_regex":"a")", Kind::kRegex, "a"},
+      {R"("guided_choice":["a"])", Kind::kChoice, ""},
+      {R"("guided_grammar":"root ::= x")", Kind::kGrammar, "root ::= x"},
+  };
+  for (const Case& c : cases) {
+    const std::optional<StructuredOutput> got = chat(c.fields).engine.structured_output;
+    ASSERT_TRUE(got) << c.fields;
+    EXPECT_EQ(got->kind, c.kind) << c.fields;
+    EXPECT_EQ(got->text, c.text) << c.fields;
+    EXPECT_EQ(got->choices.size(), c.kind == Kind::kChoice ? 1u : 0u) << c.fields;
+  }
+  EXPECT_FALSE(chat(R"("structured_outputs":{})").engine.structured_output);
 }
 
 TEST(Requests, messages_with_wrong_parts_are_named) {

@@ -177,6 +177,23 @@ void read_response_format(const Fields& body, std::optional<OutputConstraint>& o
   }
 }
 
+StructuredOutput to_engine(const OutputConstraint& constraint) {
+  using Type = OutputConstraint::Type;
+  using Kind = StructuredOutput::Kind;
+  const json::value& value = constraint.value;
+  const auto text = [&] { return value.is_string() ? std::string(value.get_string()) : json::serialize(value); };
+  switch (constraint.type) {
+    case Type::kJsonObject: return {.kind = Kind::kJsonObject};
+    case Type::kJsonSchema: return {.kind = Kind::kJsonSchema, .text = text()};
+    case Type::kRegex: return {.kind = Kind::kRegex, .text = text()};
+    case Type::kGrammar: return {.kind = Kind::kGrammar, .text = text()};
+    case Type::kChoice: break;
+  }
+  StructuredOutput out{.kind = Kind::kChoice};
+  for (const json::value& choice : value.get_array()) out.choices.emplace_back(choice.get_string());
+  return out;
+}
+
 void read_constraint(const Fields& body, GenerationRequest& request) {
   static constexpr std::array<std::string_view, 4> kWishes = {"json", "regex", "choice", "grammar"};
   static constexpr std::array<std::string_view, 4> kGuided = {"guided_json", "guided_regex", "guided_choice",
@@ -185,9 +202,7 @@ void read_constraint(const Fields& body, GenerationRequest& request) {
   if (const std::optional<Fields> wishes = body.find_object("structured_outputs"))
     read_one_of(*wishes, kWishes, request.constraint);
   read_one_of(body, kGuided, request.constraint);
-  if (request.constraint)
-    throw unsupported(request.constraint->param,
-                      fmt::format("{} is not supported by this server yet", request.constraint->param));
+  if (request.constraint) request.engine.structured_output = to_engine(*request.constraint);
 }
 
 }  // namespace

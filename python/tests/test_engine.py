@@ -1,0 +1,166 @@
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+
+import idefics
+import pytest
+from conftest import CARDS, ask
+
+EXPECTED = json.loads((CARDS / "samples/expected.json").read_text())
+
+
+def test_answers_are_those_of_the_reference(engine):
+    for row in EXPECTED[:10]:
+        answer = engine.generate(ask(row["image"], row["prompt"]))
+        assert answer.prompt_token_ids == row["prompt_token_ids"]
+        assert answer.token_ids == row["token_ids"]
+        assert answer.text == row["text"]
+        assert answer.finish_reason == idefics.FinishReason.STOP
+
+
+def test_callbacks_see_the_text_and_the_tiles(engine):
+    deltas, tiles = [], []
+    request = ask("06.png", "How many shapes are there?")
+    answer = engine.generate(request, on_text=deltas.append, on_tiles=lambda done, total: tiles.append((done, total)))
+    assert "".join(deltas) == answer.text
+    assert tiles[-1] == (5, 5)
+    with pytest.raises(ZeroDivisionError):
+        engine.generate(request, on_text=lambda delta: 1 // 0)
+
+
+def test_events_as_an_iterator(engine):
+    events = list(engine.submit(ask("06.png", "How many shapes are there?", logprobs=2)))
+    types = [event.type for event in events]
+    assert types[0] == idefics.EventType.PROMPT and types[-1] == idefics.EventType.END
+    text = "".join(event.text for event in events)
+    assert text == engine.generate(ask("06.png", "How many shapes are there?")).text
+    tokens = [token for event in events for token in event.tokens]
+    assert len(tokens) == events[-1].usage.completion_tokens
+    assert all(len(token.top) == 2 and token.top[0].logprob >= token.top[1].logprob for token in tokens)
+    assert events[-1].error is None
+
+
+def test_a_refused_request_raises(engine):
+    with pytest.raises(idefics.Error) as raised:
+        engine.generate(ask("", ""))
+    assert raised.value.code == "prompt_empty"
+    with pytest.raises(idefics.Error):
+        list(engine.submit(ask("", "")))
+    with pytest.raises(idefics.Error, match="image: wanted the bytes"):
+        idefics.Request([{"role": "user", "content": [{"type": "image", "image": 7}]}])
+    with pytest.raises(idefics.Error, match='"video"'):
+        idefics.Request([{"role": "user", "content": [{"type": "video"}]}])
+
+
+def test_many_streams_at_once_on_asyncio(engine):
+    rows = EXPECTED[:6]
+
+    async def text_of(row):
+        text = ""
+        async for event in engine.stream(ask(row["image"], row["prompt"])):
+            text += event.text
+        return text
+
+    async def all_of_them():
+        return await asyncio.gather(*[text_of(row) for row in rows])
+
+    assert asyncio.run(all_of_them()) == [row["text"] for row in rows]
+
+
+def test_leaving_a_stream_cancels_its_request(engine):
+    long = ask("", "Tell a story.", sampling=idefics.SamplingParams(ignore_eos=True, max_tokens=1500))
+
+    async def leave():
+        stream = engine.stream(long)
+        async for event in stream:
+            if event.tokens:
+                break
+        await stream.aclose()
+
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(consume(), 0.2)
+
+    async def consume():
+        async for _ in engine.stream(long):
+            pass
+
+    before = engine.stats.cancelled
+    asyncio.run(leave())
+    for event in engine.submit(long):
+        if event.tokens:
+            break  # dropping the iterator cancels, too
+    del event
+    deadline = time.monotonic() + 20
+    while engine.stats.running and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert engine.stats.running == 0
+    assert engine.stats.cancelled >= before + 3
+
+
+def test_a_refusal_on_asyncio_raises(engine):
+    async def run():
+        async for _ in engine.stream(ask("", "")):
+            pass
+
+    with pytest.raises(idefics.Error):
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize("how", ["generate", "submit"])
+def test_ctrl_c_ends_a_request(engine, how):
+    request = ask("", "Tell a story.", sampling=idefics.SamplingParams(ignore_eos=True, max_tokens=1800))
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        if how == "generate":
+            engine.generate(request)
+        else:
+            for _ in engine.submit(request):
+                pass
+        time.sleep(5)  # if the machine was faster than the signal
+    timer.join()
+
+
+def test_other_threads_run_while_it_computes(engine):
+    ticks = 0
+    done = threading.Event()
+
+    def tick():
+        nonlocal ticks
+        while not done.is_set():
+            ticks += 1
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    engine.generate(ask("", "Hi", sampling=idefics.SamplingParams(ignore_eos=True, max_tokens=60)))
+    done.set()
+    thread.join()
+    assert ticks > 3
+
+
+def test_options(cards):
+    with pytest.raises(TypeError, match="no option 'batch'"):
+        idefics.Engine(cards, batch=3)
+    with pytest.raises(idefics.Error, match='dtype is "int3"'):
+        idefics.Engine(cards, dtype="int3")
+    with pytest.raises(idefics.Error) as raised:
+        idefics.Engine("/nowhere")
+    assert raised.value.code == "bad_model"
+    small = idefics.Engine(cards, max_model_len=64, dtype="bfloat16")
+    assert small.dtype == "bf16" and small.max_model_len == 64
+    with pytest.raises(idefics.PromptTooLongError):
+        small.generate(ask("01.png", "hello"))
+
+
+def test_the_processor(engine):
+    processor = engine.processor
+    image = processor.cut(CARDS / "samples/01.png")
+    assert image.tiles.shape == (image.count, image.side, image.side, 3)
+    assert processor.pixel_values(image).shape == (image.count, 3, image.side, image.side)
+    prompt = processor.prompt([{"role": "user", "content": "three shapes"}])
+    assert processor.detokenize(prompt.ids.tolist(), skip_special_tokens=False) == prompt.text
+    assert processor.tokenize("<image>", untrusted=True) != [processor.image_token_id]

@@ -1,0 +1,30 @@
+// Compiled grammars of requests for structured output, kept for requests that ask for the same.
+#pragma once
+
+#include <list>
+#include <memory>
+
+#include "grammar/compiled_grammar.h"
+#include "scheduling/key.h"
+#include "text/tokenizer.h"
+
+namespace idefics {
+
+// The tokens of the model are made into a tree when the first grammar is wanted.
+// Threads: one owner.
+class Grammars {
+ public:
+  explicit Grammars(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+
+  // Errors: kSchemaInvalid.
+  std::shared_ptr<const grammar::CompiledGrammar> find(const StructuredOutput& output);
+
+ private:
+  static constexpr size_t kMost = 16;
+
+  const Tokenizer& tokenizer_;
+  std::shared_ptr<const grammar::TokenVocabulary> vocabulary_;
+  std::list<std::pair<Key, std::shared_ptr<const grammar::CompiledGrammar>>> recent_;  // last used first
+};
+
+}  // namespace idefics

@@ -1,0 +1,231 @@
+// Which texts the grammars of JSON schemas hold, and which schemas are refused.
+#include <gtest/gtest.h>
+
+#include "base/json.h"
+#include "grammar/test_grammars.h"
+
+namespace idefics::grammar {
+namespace {
+
+struct Row {
+  std::string schema;
+  std::vector<std::string> held, not_held;
+};
+
+void check(const std::vector<Row>& rows) {
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.schema);
+    const auto grammar = compile(Kind::kJsonSchema, row.schema);
+    for (const std::string& text : row.held) EXPECT_TRUE(holds(*grammar, text)) << text;
+    for (const std::string& text : row.not_held) EXPECT_FALSE(holds(*grammar, text)) << text;
+  }
+}
+
+TEST(JsonObject, holds_any_object_and_nothing_else) {
+  const auto grammar = compile(Kind::kJsonObject, "");
+  for (const char* text : {"{}", " {}", "{\"a\": 1, \"b\":[true, null, {\"c\": -1.5e3}]}",
+                           "{\n  \"a\": \"x\\n\\u00e9é😀\"\n}", "{\"\":{}}"}) {
+    EXPECT_TRUE(holds(*grammar, text)) << text;
+  }
+  for (const char* text : {"", "[]", "1", "{", "{\"a\"}", "{\"a\":1,}", "{a:1}", "{\"a\":01}", "{\"a\":\"\n\"}", "{}{}",
+                           "{\"a\":\"\\ud800\"}", "{\"a\":\"\xff\"}", "{\"a\":.5}", "{   }", "{\"a\":tru}"}) {
+    EXPECT_FALSE(holds(*grammar, text)) << text;
+  }
+}
+
+TEST(JsonObject, nesting_ends_below_what_readers_take) {
+  const auto grammar = compile(Kind::kJsonObject, "");
+  const auto nested = [](size_t n) { return "{\"a\":" + std::string(n, '[') + std::string(n, ']') + "}"; };
+  EXPECT_TRUE(holds(*grammar, nested(50)));
+  EXPECT_NO_THROW(parse_json(nested(60), "test"));
+  EXPECT_FALSE(holds(*grammar, nested(63), true));
+}
+
+TEST(JsonSchema, kinds_and_literals) {
+  check(
+      {{R"({"type":"boolean"})", {"true", "false", " true"}, {"null", "\"true\"", "true ", "  true"}},
+       {R"({"type":["string","null"]})", {"null", "\"\""}, {"1"}},
+       {R"({"enum":["a","b\"c",1,null,1.5,[1,2],{"k":"v"}]})",
+        {"\"a\"", "\"b\\\"c\"", "1", "null", "1.5", "[1,2]", "[1, 2]", "{\"k\": \"v\"}"},
+        {"a", "\"c\"", "2", "[2,1]"}},
+       {R"({"const":"é"})", {"\"é\""}, {"\"e\""}},
+       {R"({"enum":["a",1,2.5],"type":["integer","string"]})", {"\"a\"", "1"}, {"2.5"}},
+       {"true", {"1", "{}", "[[]]", "\"\""}, {""}},
+       {"{}", {"1", "{}"}, {""}},
+       {R"({"title":"T","description":"d","default":1,"examples":[1],"$comment":"c","x-order":1})", {"null"}, {"x"}}});
+}
+
+TEST(JsonSchema, objects_keep_the_order_of_their_properties) {
+  const std::string abc = R"({"type":"object","properties":{"a":{"type":"integer"},"b":{"type":"integer"},
+    "c":{"type":"integer"}},"required":["b"]})";
+  check(
+      {{abc,
+        {"{\"b\":1}", "{\"a\": 1, \"b\": 2}", "{\"a\":1,\"b\":2,\"c\":3}", "{\"b\":1,\"c\":2}",
+         "{\n  \"a\": 1,\n  \"b\": 2\n}"},
+        {"{}", "{\"a\":1}", "{\"b\":1,\"a\":2}", "{\"b\":1,\"b\":2}", "{\"b\":1,\"d\":2}", "{\"b\":1,}", "{,\"b\":1}"}},
+       {R"({"properties":{"a":{"type":"null"}}})", {"{}", "{\"a\":null}"}, {"{\"a\":1}", "{\"z\":1}", "1"}},
+       {R"({"type":"object","properties":{"a":true},"additionalProperties":{"type":"integer"}})",
+        {"{}", "{\"a\":\"x\",\"b\":1,\"ab\":2}", "{\"\":1}"},
+        {"{\"b\":1,\"a\":\"x\"}", "{\"b\":\"x\"}", "{\"\\u0061\":1}"}},
+       {R"({"type":"object","additionalProperties":{"type":"integer"},"required":["k"]})",
+        {"{\"k\":1}", "{\"k\":1,\"z\":2}"},
+        {"{}", "{\"z\":2}", "{\"k\":null}"}},
+       {R"({"type":"object","additionalProperties":false})", {"{}", "{ }"}, {"{\"a\":1}"}},
+       {R"({"properties":{"a":true,"b":true,"c":true},"minProperties":2,"maxProperties":2})",
+        {"{\"a\":1,\"b\":1}", "{\"a\":1,\"c\":1}"},
+        {"{}", "{\"a\":1}", "{\"a\":1,\"b\":1,\"c\":1}"}},
+       {R"({"type":"object","additionalProperties":true,"maxProperties":1})",
+        {"{}", "{\"q\":1}"},
+        {"{\"q\":1,\"r\":1}"}},
+       {R"({"type":"object","properties":{"a":false,"b":true}})", {"{}", "{\"b\":1}"}, {"{\"a\":1}"}}});
+}
+
+TEST(JsonSchema, arrays) {
+  check(
+      {{R"({"type":"array","items":{"type":"integer"}})", {"[]", "[1]", "[1, 2,3]", "[\n 1\n]"}, {"[\"a\"]", "[1,]"}},
+       {R"({"type":"array","items":{"type":"null"},"minItems":2,"maxItems":3})",
+        {"[null,null]", "[null,null,null]"},
+        {"[]", "[null]", "[null,null,null,null]"}},
+       {R"({"prefixItems":[{"type":"integer"},{"type":"null"}]})", {"[]", "[1]", "[1,null]"}, {"[null]", "[1,null,1]"}},
+       {R"({"prefixItems":[{"type":"integer"}],"items":{"type":"null"},"minItems":1})",
+        {"[1]", "[1,null,null]"},
+        {"[]", "[1,1]"}},
+       {R"({"type":"array","items":false})", {"[]"}, {"[1]"}},
+       {R"({"type":"array","items":{"type":"null"},"minItems":3})", {"[null,null,null,null]"}, {"[null,null]"}}});
+}
+
+TEST(JsonSchema, strings) {
+  check({{R"({"type":"string","minLength":2,"maxLength":3})",
+          {"\"ab\"", "\"é字😀\"", "\"\\n\\u00e9\"", "\"\\ud83d\\ude00x\""},
+          {"\"a\"", "\"abcd\"", "\"\\ud83dx\""}},
+         {R"({"type":"string","maxLength":300})",
+          {"\"\"", "\"é\\n\\u00e9\"", "\"" + std::string(300, 'a') + "\""},
+          {"\"" + std::string(301, 'a') + "\"", "\"\\q\""}},
+         {R"({"pattern":"b+"})", {"\"b\"", "\"abbc\""}, {"\"a\"", "\"\""}},
+         {R"({"pattern":"^[a-z]+$","maxLength":3})", {"\"abc\""}, {"\"abcd\"", "\"A\"", "\"\""}},
+         {R"({"pattern":"^a\"\\\\\n.$"})", {"\"a\\\"\\\\\\n!\""}, {"\"a\"\""}},
+         {R"({"type":"string","format":"date"})",
+          {"\"2024-02-29\"", "\"2000-02-29\"", "\"2023-12-31\""},
+          {"\"2023-02-29\"", "\"1900-02-29\"", "\"2023-13-01\"", "\"2023-04-31\""}},
+         {R"({"type":"string","format":"date-time"})",
+          {"\"2024-01-02T03:04:05Z\"", "\"2024-01-02T03:04:05.5+02:00\""},
+          {"\"2024-01-02 03:04:05Z\"", "\"2024-01-02T24:00:00Z\""}},
+         {R"({"type":"string","format":"ipv4"})", {"\"192.168.0.255\""}, {"\"256.1.1.1\"", "\"1.1.1\""}},
+         {R"({"type":"string","format":"uuid"})", {"\"123e4567-e89b-12d3-a456-426614174000\""}, {"\"123\""}},
+         {R"({"type":"string","format":"email"})", {"\"a.b@example.org\""}, {"\"a@\"", "\"@b.c\""}}});
+}
+
+TEST(JsonSchema, numbers) {
+  check({{R"({"type":"integer"})",
+          {"0", "-12", "999999999999999999"},
+          {"01", "-0", "1.0", "1e3", "+1", "1000000000000000000"}},
+         {R"({"type":"integer","minimum":-3,"maximum":12})",
+          {"-3", "-1", "0", "9", "10", "12"},
+          {"-4", "13", "-10", "100"}},
+         {R"({"type":"integer","minimum":95,"maximum":1204})",
+          {"95", "99", "100", "999", "1204"},
+          {"94", "1205", "9", "2000"}},
+         {R"({"type":"integer","exclusiveMinimum":0,"exclusiveMaximum":3})", {"1", "2"}, {"0", "3"}},
+         {R"({"type":"integer","minimum":1.5,"maximum":3.5})", {"2", "3"}, {"1", "4"}},
+         {R"({"type":"integer","minimum":-1.5,"maximum":-0.5})", {"-1"}, {"-2", "0", "-0"}},
+         {R"({"type":"integer","multipleOf":7,"minimum":0,"maximum":100})", {"0", "7", "98"}, {"1", "105", "10"}},
+         {R"({"type":"integer","maximum":9223372036854775807,"minimum":0})", {"0", "5"}, {"-1"}},
+         {R"({"type":"number"})", {"0", "-0.5", "1.25e-10", "1E5"}, {".5", "1.", "1e", "00"}},
+         {R"({"type":"number","minimum":0,"maximum":1})",
+          {"0", "0.0", "0.25", "1", "1.000"},
+          {"1.001", "-0.1", "2", "1e0"}},
+         {R"({"type":"number","exclusiveMinimum":0,"exclusiveMaximum":1})", {"0.5", "0.001"}, {"0", "0.0", "1", "1.0"}},
+         {R"({"type":"number","minimum":-1.25,"maximum":10.5})",
+          {"-1.25", "-1.2", "0", "10.5", "10.49"},
+          {"-1.26", "10.51", "11", "-2", "-0"}},
+         {R"({"type":"number","multipleOf":0.01,"minimum":0})", {"1", "1.5", "1.25"}, {"1.255"}},
+         {R"({"type":"number","minimum":0.1,"exclusiveMaximum":0.3})", {"0.1", "0.29999"}, {"0.3", "0.30", "0.09"}}});
+}
+
+TEST(JsonSchema, combinations_and_references) {
+  check(
+      {{R"({"anyOf":[{"type":"integer"},{"const":"x"}]})", {"1", "\"x\""}, {"\"y\""}},
+       {R"({"oneOf":[{"type":"integer"},{"type":"string"},{"type":"null"}]})", {"1", "\"y\"", "null"}, {"true"}},
+       {R"({"oneOf":[{"properties":{"k":{"const":"a"},"v":{"type":"integer"}},"required":["k","v"]},
+                       {"properties":{"k":{"const":"b"},"w":{"type":"null"}},"required":["k","w"]}]})",
+        {"{\"k\":\"a\",\"v\":1}", "{\"k\":\"b\",\"w\":null}"},
+        {"{\"k\":\"a\",\"w\":null}"}},
+       {R"({"allOf":[{"type":"object","properties":{"a":{"type":"integer"}}},{"properties":{"b":true},"required":["a"]},
+                       {"properties":{"a":{"minimum":5}}}]})",
+        {"{\"a\":5}", "{\"a\":9,\"b\":[]}"},
+        {"{}", "{\"a\":4}"}},
+       {R"({"properties":{"a":true,"b":true},"anyOf":[{"required":["a"]},{"required":["b"]}]})",
+        {"{\"a\":1}", "{\"b\":1}", "{\"a\":1,\"b\":1}"},
+        {"{}"}},
+       {R"({"$ref":"#/$defs/n","$defs":{"n":{"properties":{"v":{"type":"integer"},"next":{"$ref":"#/$defs/n"}},
+             "required":["v"]}}})",
+        {"{\"v\":1}", "{\"v\":1,\"next\":{\"v\":2,\"next\":{\"v\":3}}}"},
+        {"{\"next\":{\"v\":2}}"}},
+       {R"({"properties":{"c":{"type":"array","items":{"$ref":"#"}}}})",
+        {"{}", "{\"c\":[{\"c\":[]},{}]}"},
+        {"{\"c\":[1]}"}},
+       {R"({"$ref":"#/$defs/a~1b%25","$defs":{"a/b%":{"type":"null"}}})", {"null"}, {"1"}},
+       {R"({"properties":{"a":{"$ref":"#/definitions/s","minLength":2}},"definitions":{"s":{"type":"string"}}})",
+        {"{\"a\":\"xy\"}"},
+        {"{\"a\":\"x\"}"}}});
+}
+
+TEST(JsonSchema, what_would_change_validity_and_is_not_supported_is_refused_by_name) {
+  const std::vector<std::pair<std::string, std::string>> rows = {
+      {R"({"properties":{"a":{"not":{}}}})", "#/properties/a: the keyword \"not\" is not supported"},
+      {R"({"if":{}})", "\"if\""},
+      {R"({"patternProperties":{"a":{}}})", "\"patternProperties\""},
+      {R"({"requried":["a"]})", "\"requried\""},
+      {R"({"type":"array","uniqueItems":true})", "uniqueItems is not supported"},
+      {R"({"type":"array","contains":{}})", "\"contains\""},
+      {R"({"type":"string","format":"uri"})", "the format \"uri\" is not supported"},
+      {"{\"type\":\"string\",\"pattern\":\"(?=a)\"}", "#/pattern: lookaround"},
+      {R"({"type":"text"})", "type is \"text\""},
+      {R"({"type":"integer","minimum":5,"maximum":4})", "no text can satisfy it"},
+      {R"({"type":"object","properties":{"a":false},"required":["a"]})", "no text can satisfy it"},
+      {R"({"properties":{},"required":["a"],"additionalProperties":false})", "is required but no property"},
+      {R"({"enum":[]})", "no text can satisfy it"},
+      {R"({"enum":["a"],"minLength":1})", "minLength beside enum"},
+      {R"({"oneOf":[{"type":"integer"},{"type":"number"}]})", "#/oneOf: a value may be valid under 0 and 1"},
+      {R"({"oneOf":[{"properties":{"a":true}},{"properties":{"b":true}}]})", "at once"},
+      {R"({"$ref":"#"})", "no text can satisfy it"},
+      {R"({"anyOf":[{"$ref":"#"},{"const":1}]})", "left recursion"},
+      {R"({"$ref":"#/nowhere"})", "names nothing"},
+      {R"({"$ref":"http://example.org/a"})", "is not supported, wanted a place in the same schema"},
+      {R"({"allOf":[{"$ref":"#"}]})", "nested more than"},
+      {R"({"properties":{"a":{"$ref":"#"}},"required":["a"]})", "no text can satisfy it"},
+      {R"({"items":[{}]})", "use prefixItems"},
+      {R"({"type":"number","multipleOf":0.3})", "multipleOf is supported for"},
+      {R"({"exclusiveMinimum":true})", "exclusiveMinimum is true, wanted a number"},
+      {R"({"minLength":-1})", "minLength is -1, wanted a whole number"},
+      {R"({"type":"number","exclusiveMinimum":0.30000000000000004})", "digits after the point"},
+      {"3", "wanted a schema"},
+      {"{", "not valid JSON"},
+      {std::string(70, '[') + std::string(70, ']'), "not valid JSON"},
+  };
+  for (const auto& [schema, message] : rows) {
+    const std::string said = refusal(Kind::kJsonSchema, schema);
+    EXPECT_NE(said.find(message), std::string::npos) << schema.substr(0, 200) << "\nsaid: " << said;
+    EXPECT_EQ(said.find('\n'), std::string::npos) << said;
+  }
+}
+
+TEST(JsonSchema, large_schemas_end_in_an_error_or_in_time) {
+  std::string names = "{\"enum\":[";
+  for (int i = 0; i < 100'000; ++i) names += (i ? ",\"" : "\"") + std::to_string(i * 7919L) + "\"";
+  EXPECT_NE(refusal(Kind::kJsonSchema, names + "]}"), "");
+  const Limits quick{.build_time = std::chrono::milliseconds(100)};
+  EXPECT_NE(refusal(Kind::kJsonSchema,
+                    R"({"type":"array","maxItems":100000,"items":{"type":"array","maxItems":100000}})", quick)
+                .find("grammar: "),
+            std::string::npos);
+  std::string chain = "{\"$ref\":\"#/$defs/d0\",\"$defs\":{";
+  for (int i = 0; i < 3000; ++i) {
+    chain += "\"d" + std::to_string(i) + "\":{\"$ref\":\"#/$defs/d" + std::to_string(i + 1) + "\"},";
+  }
+  EXPECT_EQ(refusal(Kind::kJsonSchema, chain + "\"d3000\":{\"type\":\"null\"}}}"), "");
+  EXPECT_NE(refusal(Kind::kJsonSchema, std::string(2 << 20, ' ')).find("at most"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace idefics::grammar

@@ -1,0 +1,405 @@
+#include "grammar/schema_merge.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "grammar/number_range.h"
+
+namespace idefics::grammar {
+
+namespace {
+
+constexpr std::array kTypes = {
+    std::pair{"object", JsonType::kObject}, std::pair{"array", JsonType::kArray},
+    std::pair{"string", JsonType::kString}, std::pair{"integer", JsonType::kInteger},
+    std::pair{"number", JsonType::kNumber}, std::pair{"boolean", JsonType::kBoolean},
+    std::pair{"null", JsonType::kNull},
+};
+
+constexpr std::string_view kObjectKeys[] = {"properties", "required", "additionalProperties", "minProperties",
+                                            "maxProperties"};
+constexpr std::string_view kArrayKeys[] = {"items", "prefixItems", "minItems", "maxItems", "uniqueItems"};
+constexpr std::string_view kStringKeys[] = {"minLength", "maxLength", "pattern", "format"};
+constexpr std::string_view kNumberKeys[] = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"};
+
+template <size_t N>
+bool is_one_of(std::string_view key, const std::string_view (&keys)[N]) {
+  return std::find(std::begin(keys), std::end(keys), key) != std::end(keys);
+}
+
+template <size_t N>
+bool has_any(const json::object& schema, const std::string_view (&keys)[N]) {
+  return std::any_of(std::begin(keys), std::end(keys), [&](std::string_view key) { return schema.contains(key); });
+}
+
+const char* type_name(JsonType type) {
+  return std::find_if(kTypes.begin(), kTypes.end(), [type](const auto& t) { return t.second == type; })->first;
+}
+
+JsonType parse_type(const json::value& value, const std::string& where) {
+  for (const auto& [name, type] : kTypes) {
+    if (value.is_string() && value.get_string() == name) return type;
+  }
+  fail(fmt::format("{}: type is {}, wanted object, array, string, integer, number, boolean or null", where,
+                   describe(value)));
+}
+
+bool is_whole(const json::value& value) {
+  if (value.is_int64() || value.is_uint64()) return true;
+  return value.is_double() && std::isfinite(value.get_double()) && std::trunc(value.get_double()) == value.get_double();
+}
+
+// Values equal as JSON Schema has it: 1 and 1.0 are, and the order of keys does not count.
+bool same_value(const json::value& a, const json::value& b) {
+  if (a.is_number() && b.is_number()) {
+    const auto x = to_decimal(a), y = to_decimal(b);
+    return x && y && compare(*x, *y) == 0;
+  }
+  if (a.is_array() && b.is_array()) {
+    return a.get_array().size() == b.get_array().size() &&
+           std::equal(a.get_array().begin(), a.get_array().end(), b.get_array().begin(), same_value);
+  }
+  if (a.is_object() && b.is_object()) {
+    if (a.get_object().size() != b.get_object().size()) return false;
+    return std::all_of(a.get_object().begin(), a.get_object().end(), [&](const auto& entry) {
+      const json::value* other = b.get_object().if_contains(entry.key());
+      return other != nullptr && same_value(entry.value(), *other);
+    });
+  }
+  return a == b;
+}
+
+// The values of enum or const; nothing when there is neither.
+const json::array* listed(const json::object& schema, json::array& scratch) {
+  if (const json::value* value = schema.if_contains("const")) {
+    scratch = {*value};
+    return &scratch;
+  }
+  const json::value* values = schema.if_contains("enum");
+  return values != nullptr && values->is_array() ? &values->get_array() : nullptr;
+}
+
+json::array common_values(const json::array& a, const json::array& b) {
+  json::array result;
+  for (const json::value& x : a) {
+    if (std::any_of(b.begin(), b.end(), [&x](const json::value& y) { return same_value(x, y); })) result.push_back(x);
+  }
+  return result;
+}
+
+std::set<JsonType> common_types(const std::set<JsonType>& a, const std::set<JsonType>& b) {
+  std::set<JsonType> result;
+  for (const JsonType x : a) {
+    if (b.contains(x) || (x == JsonType::kInteger && b.contains(JsonType::kNumber))) result.insert(x);
+    if (x == JsonType::kNumber && b.contains(JsonType::kInteger)) result.insert(JsonType::kInteger);
+  }
+  if (result.contains(JsonType::kNumber)) result.erase(JsonType::kInteger);
+  return result;
+}
+
+json::value types_value(const std::set<JsonType>& types) {
+  json::array names;
+  for (const JsonType type : types) names.emplace_back(type_name(type));
+  return names;
+}
+
+bool requires_key(const json::object& schema, std::string_view key) {
+  const json::value* list = schema.if_contains("required");
+  if (list == nullptr || !list->is_array()) return false;
+  return std::any_of(list->get_array().begin(), list->get_array().end(),
+                     [key](const json::value& v) { return v.is_string() && v.get_string() == key; });
+}
+
+const json::object* properties_of(const json::object& schema) {
+  const json::value* value = schema.if_contains("properties");
+  return value != nullptr ? value->if_object() : nullptr;
+}
+
+bool is_closed(const json::object& schema) {
+  const json::value* more = schema.if_contains("additionalProperties");
+  return more != nullptr && more->is_bool() && !more->get_bool();
+}
+
+int hex_value(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  const char lower = static_cast<char>(c | 0x20);
+  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+// One part of a JSON pointer in a URI fragment: %HH, then ~1 and ~0.
+std::string pointer_part(std::string_view part) {
+  std::string plain;
+  for (size_t i = 0; i < part.size(); ++i) {
+    const int high = part[i] == '%' && i + 2 < part.size() ? hex_value(part[i + 1]) : -1;
+    const int low = high >= 0 ? hex_value(part[i + 2]) : -1;
+    plain.push_back(low >= 0 ? static_cast<char>(high * 16 + low) : part[i]);
+    if (low >= 0) i += 2;
+  }
+  std::string result;
+  for (size_t i = 0; i < plain.size(); ++i) {
+    const bool escaped = plain[i] == '~' && i + 1 < plain.size() && (plain[i + 1] == '0' || plain[i + 1] == '1');
+    result.push_back(escaped ? (plain[i + 1] == '0' ? '~' : '/') : plain[i]);
+    i += escaped;
+  }
+  return result;
+}
+
+}  // namespace
+
+bool is_annotation(std::string_view key) {
+  constexpr std::string_view kAnnotations[] = {
+      "title",           "description", "default",     "examples", "example",      "$comment",
+      "deprecated",      "readOnly",    "writeOnly",   "$schema",  "$id",          "contentMediaType",
+      "contentEncoding", "$defs",       "definitions", "nullable", "discriminator"};
+  return key.starts_with("x-") ||
+         std::find(std::begin(kAnnotations), std::end(kAnnotations), key) != std::end(kAnnotations);
+}
+
+std::set<JsonType> schema_types(const json::object& schema, const std::string& where) {
+  std::set<JsonType> types;
+  const json::value* value = schema.if_contains("type");
+  if (value == nullptr) {
+    for (const auto& [name, type] : kTypes) types.insert(type);
+  } else if (const json::array* list = value->if_array()) {
+    for (const json::value& item : *list) types.insert(parse_type(item, where));
+  } else {
+    types.insert(parse_type(*value, where));
+  }
+  if (types.contains(JsonType::kNumber)) types.erase(JsonType::kInteger);
+  return types;
+}
+
+std::set<JsonType> written_types(const json::object& schema, const std::string& where) {
+  if (schema.contains("type")) return schema_types(schema, where);
+  std::set<JsonType> types;
+  if (has_any(schema, kObjectKeys)) types.insert(JsonType::kObject);
+  if (has_any(schema, kArrayKeys)) types.insert(JsonType::kArray);
+  if (has_any(schema, kStringKeys)) types.insert(JsonType::kString);
+  if (has_any(schema, kNumberKeys)) types.insert(JsonType::kNumber);
+  return types.empty() ? schema_types(schema, where) : types;
+}
+
+bool is_typed_keyword(std::string_view key) {
+  return is_one_of(key, kObjectKeys) || is_one_of(key, kArrayKeys) || is_one_of(key, kStringKeys) ||
+         is_one_of(key, kNumberKeys);
+}
+
+bool has_type(const json::value& value, const std::set<JsonType>& types) {
+  if (value.is_number()) {
+    return types.contains(JsonType::kNumber) || (types.contains(JsonType::kInteger) && is_whole(value));
+  }
+  const JsonType type = value.is_object()   ? JsonType::kObject
+                        : value.is_array()  ? JsonType::kArray
+                        : value.is_string() ? JsonType::kString
+                        : value.is_bool()   ? JsonType::kBoolean
+                                            : JsonType::kNull;
+  return types.contains(type);
+}
+
+const json::value& SchemaDocument::resolve(std::string_view reference, const std::string& where) const {
+  const auto refuse = [&](std::string_view problem) {
+    fail(fmt::format("{}: $ref {} {}", where, describe(json::value(reference)), problem));
+  };
+  if (!reference.starts_with('#') || (reference.size() > 1 && reference[1] != '/')) {
+    refuse("is not supported, wanted a place in the same schema: \"#\" or \"#/...\"");
+  }
+  const json::value* value = &root_;
+  std::string_view rest = reference.substr(1);
+  while (!rest.empty()) {
+    rest.remove_prefix(1);
+    const size_t end = std::min(rest.find('/'), rest.size());
+    const std::string part = pointer_part(rest.substr(0, end));
+    rest.remove_prefix(end);
+    const json::value* next = nullptr;
+    if (const json::object* object = value->if_object()) {
+      next = object->if_contains(part);
+    } else if (const json::array* array = value->if_array()) {
+      size_t index = 0;
+      for (const char c : part)
+        index = c >= '0' && c <= '9' && index < 100'000 ? index * 10 + static_cast<size_t>(c - '0') : array->size();
+      if (!part.empty() && index < array->size()) next = &(*array)[index];
+    }
+    if (next == nullptr) refuse("names nothing");
+    value = next;
+  }
+  return *value;
+}
+
+// The schema itself behind references and booleans, as an object.
+json::object SchemaDocument::follow(const json::value& schema, const std::string& where, int depth) const {
+  budget_.check_nesting(depth, where);
+  budget_.check_time();
+  if (const bool* any = schema.if_bool()) {
+    json::object object;
+    if (!*any) object["enum"] = json::array();
+    return object;
+  }
+  const json::object* object = schema.if_object();
+  if (object == nullptr)
+    fail(fmt::format("{}: is {}, wanted a schema: an object or a boolean", where, describe(schema)));
+  const json::value* reference = object->if_contains("$ref");
+  if (reference == nullptr) return *object;
+  if (!reference->is_string()) fail(fmt::format("{}: $ref is {}, wanted a text", where, describe(*reference)));
+  json::object rest = *object;
+  rest.erase("$ref");
+  const json::value& target = resolve(reference->get_string(), where);
+  const bool alone = std::all_of(rest.begin(), rest.end(), [](const auto& e) { return is_annotation(e.key()); });
+  if (alone) return follow(target, where, depth + 1);
+  return merge(target, rest, where, depth + 1).get_object();
+}
+
+json::value SchemaDocument::merge(const json::value& a, const json::value& b, const std::string& where,
+                                  int depth) const {
+  const json::object first = follow(a, where, depth + 1), second = follow(b, where, depth + 1);
+  json::object result;
+  // Their additionalProperties speak of different properties, so objects are merged first, as a whole.
+  merge_properties(result, first, second, where, depth);
+  const auto is_done = [](std::string_view key) { return key == "properties" || key == "additionalProperties"; };
+  for (const auto& [key, value] : first) {
+    if (!is_annotation(key) && !is_done(key)) merge_key(result, key, value, where, depth);
+  }
+  for (const auto& [key, value] : second) {
+    if (!is_annotation(key) && !is_done(key)) merge_key(result, key, value, where, depth);
+  }
+  return result;
+}
+
+void SchemaDocument::merge_properties(json::object& result, const json::object& a, const json::object& b,
+                                      const std::string& where, int depth) const {
+  static const json::value any = true;
+  const auto additional = [](const json::object& s) -> const json::value& {
+    const json::value* value = s.if_contains("additionalProperties");
+    return value != nullptr ? *value : any;
+  };
+  json::object properties;
+  const auto add_from = [&](const json::object& from, const json::object& other) {
+    const json::object* own = properties_of(from);
+    if (own == nullptr) return;
+    const json::object* theirs = properties_of(other);
+    for (const auto& [key, value] : *own) {
+      if (properties.contains(key)) continue;
+      const json::value* twin = theirs != nullptr ? theirs->if_contains(key) : nullptr;
+      const json::value& second = twin != nullptr ? *twin : additional(other);
+      properties[key] = second.is_bool() && second.get_bool() ? value : merge(value, second, where, depth + 1);
+    }
+  };
+  add_from(a, b);
+  add_from(b, a);
+  if (!properties.empty() || a.contains("properties") || b.contains("properties")) result["properties"] = properties;
+  if (!a.contains("additionalProperties") && !b.contains("additionalProperties")) return;
+  const json::value &x = additional(a), &y = additional(b);
+  const auto is = [](const json::value& v, bool wanted) { return v.is_bool() && v.get_bool() == wanted; };
+  result["additionalProperties"] = is(x, false) || is(y, false) ? json::value(false)
+                                   : is(x, true)                ? y
+                                   : is(y, true)                ? x
+                                                                : merge(x, y, where, depth + 1);
+}
+
+void SchemaDocument::merge_key(json::object& into, std::string_view key, const json::value& value,
+                               const std::string& where, int depth) const {
+  json::value* old = into.if_contains(key);
+  if (key == "const" || key == "enum") {
+    json::array wanted = key == "const" ? json::array{value} : value.is_array() ? value.get_array() : json::array();
+    json::value* other = into.if_contains("enum");
+    into["enum"] = other == nullptr ? wanted : common_values(other->get_array(), wanted);
+    return;
+  }
+  if (old == nullptr || *old == value) {
+    into[key] = value;
+    return;
+  }
+  if (key == "type") {
+    into[key] = types_value(common_types(schema_types(into, where), schema_types({{"type", value}}, where)));
+  } else if (key == "required" && old->is_array() && value.is_array()) {
+    for (const json::value& name : value.get_array()) {
+      if (!requires_key(into, name.is_string() ? std::string_view(name.get_string()) : "")) {
+        into[key].as_array().push_back(name);
+      }
+    }
+  } else if (key == "items") {
+    into[key] = merge(json::value(*old), value, where, depth + 1);
+  } else if (key.starts_with("min") || key.starts_with("max") || key.starts_with("exclusiveM")) {
+    const auto x = to_decimal(*old), y = to_decimal(value);
+    if (!x || !y) fail(fmt::format("{}: {} is not a number", where, key));
+    const bool greater = key.starts_with("min") || key == "exclusiveMinimum";
+    if ((compare(*x, *y) < 0) == greater) into[key] = value;
+  } else {
+    fail(fmt::format("{}: {} stands in more than one of the schemas that must hold together, which is not supported",
+                     where, key));
+  }
+}
+
+bool SchemaDocument::disjoint(const json::value& first, const json::value& second, const std::string& where,
+                              int depth) const {
+  if (depth > 8) return false;
+  const json::object x = follow(first, where, depth), y = follow(second, where, depth);
+  for (const auto* one : {&x, &y}) {
+    const json::object& other = one == &x ? y : x;
+    for (const char* key : {"anyOf", "oneOf"}) {
+      const json::value* branches = one->if_contains(key);
+      if (branches == nullptr || !branches->is_array()) continue;
+      const bool all = std::all_of(branches->get_array().begin(), branches->get_array().end(),
+                                   [&](const json::value& b) { return disjoint(b, other, where, depth + 1); });
+      if (all) return true;
+    }
+  }
+  std::set<JsonType> types = common_types(written_types(x, where), schema_types(y, where));
+  types.merge(common_types(schema_types(x, where), written_types(y, where)));
+  json::array scratch_x, scratch_y;
+  const json::array *values_x = listed(x, scratch_x), *values_y = listed(y, scratch_y);
+  if (values_x != nullptr && values_y != nullptr && common_values(*values_x, *values_y).empty()) return true;
+  for (const json::array* values : {values_x, values_y}) {
+    if (values != nullptr &&
+        std::none_of(values->begin(), values->end(), [&](const json::value& v) { return has_type(v, types); })) {
+      return true;
+    }
+  }
+  if (types.empty()) return true;
+  if (types == std::set{JsonType::kObject}) return disjoint_objects(x, y, where, depth);
+  if (types == std::set{JsonType::kInteger} || types == std::set{JsonType::kNumber}) {
+    const auto bound = [](const json::object& s, const char* key) {
+      const json::value* value = s.if_contains(key);
+      return value != nullptr ? to_decimal(*value) : std::nullopt;
+    };
+    const auto below = [&](const json::object& low, const json::object& high) {
+      for (const char* max : {"maximum", "exclusiveMaximum"}) {
+        for (const char* min : {"minimum", "exclusiveMinimum"}) {
+          const auto top = bound(low, max), bottom = bound(high, min);
+          if (!top || !bottom) continue;
+          const int c = compare(*top, *bottom);
+          if (c < 0 || (c == 0 && (max[0] == 'e' || min[0] == 'e'))) return true;
+        }
+      }
+      return false;
+    };
+    return below(x, y) || below(y, x);
+  }
+  return false;
+}
+
+bool SchemaDocument::disjoint_objects(const json::object& a, const json::object& b, const std::string& where,
+                                      int depth) const {
+  const json::object *own = properties_of(a), *theirs = properties_of(b);
+  const auto forbids = [](const json::object& schema, const json::object* properties, std::string_view key) {
+    return is_closed(schema) && (properties == nullptr || !properties->contains(key));
+  };
+  const auto try_required = [&](const json::object& from, const json::object& other, const json::object* others) {
+    const json::value* list = from.if_contains("required");
+    if (list == nullptr || !list->is_array()) return false;
+    return std::any_of(list->get_array().begin(), list->get_array().end(), [&](const json::value& name) {
+      return name.is_string() && forbids(other, others, name.get_string());
+    });
+  };
+  if (try_required(a, b, theirs) || try_required(b, a, own)) return true;
+  if (own == nullptr || theirs == nullptr) return false;
+  return std::any_of(own->begin(), own->end(), [&](const auto& entry) {
+    const json::value* twin = theirs->if_contains(entry.key());
+    return twin != nullptr && requires_key(a, entry.key()) && requires_key(b, entry.key()) &&
+           disjoint(entry.value(), *twin, where, depth + 1);
+  });
+}
+
+}  // namespace idefics::grammar

@@ -1,0 +1,89 @@
+#include "pipeline/image_hash.h"
+
+#include <array>
+#include <bit>
+#include <cstring>
+
+namespace idefics {
+
+namespace {
+
+static_assert(std::endian::native == std::endian::little);
+
+// The default secret of XXH3.
+constexpr std::array<uint8_t, 192> kSecret = {
+    0xb8, 0xfe, 0x6c, 0x39, 0x23, 0xa4, 0x4b, 0xbe, 0x7c, 0x01, 0x81, 0x2c, 0xf7, 0x21, 0xad, 0x1c, 0xde, 0xd4,
+    0x6d, 0xe9, 0x83, 0x90, 0x97, 0xdb, 0x72, 0x40, 0xa4, 0xa4, 0xb7, 0xb3, 0x67, 0x1f, 0xcb, 0x79, 0xe6, 0x4e,
+    0xcc, 0xc0, 0xe5, 0x78, 0x82, 0x5a, 0xd0, 0x7d, 0xcc, 0xff, 0x72, 0x21, 0xb8, 0x08, 0x46, 0x74, 0xf7, 0x43,
+    0x24, 0x8e, 0xe0, 0x35, 0x90, 0xe6, 0x81, 0x3a, 0x26, 0x4c, 0x3c, 0x28, 0x52, 0xbb, 0x91, 0xc3, 0x00, 0xcb,
+    0x88, 0xd0, 0x65, 0x8b, 0x1b, 0x53, 0x2e, 0xa3, 0x71, 0x64, 0x48, 0x97, 0xa2, 0x0d, 0xf9, 0x4e, 0x38, 0x19,
+    0xef, 0x46, 0xa9, 0xde, 0xac, 0xd8, 0xa8, 0xfa, 0x76, 0x3f, 0xe3, 0x9c, 0x34, 0x3f, 0xf9, 0xdc, 0xbb, 0xc7,
+    0xc7, 0x0b, 0x4f, 0x1d, 0x8a, 0x51, 0xe0, 0x4b, 0xcd, 0xb4, 0x59, 0x31, 0xc8, 0x9f, 0x7e, 0xc9, 0xd9, 0x78,
+    0x73, 0x64, 0xea, 0xc5, 0xac, 0x83, 0x34, 0xd3, 0xeb, 0xc3, 0xc5, 0x81, 0xa0, 0xff, 0xfa, 0x13, 0x63, 0xeb,
+    0x17, 0x0d, 0xdd, 0x51, 0xb7, 0xf0, 0xda, 0x49, 0xd3, 0x16, 0x55, 0x26, 0x29, 0xd4, 0x68, 0x9e, 0x2b, 0x16,
+    0xbe, 0x58, 0x7d, 0x47, 0xa1, 0xfc, 0x8f, 0xf8, 0xb8, 0xd1, 0x7a, 0xd0, 0x31, 0xce, 0x45, 0xcb, 0x3a, 0x8f,
+    0x95, 0x16, 0x04, 0x28, 0xaf, 0xd7, 0xfb, 0xca, 0xbb, 0x4b, 0x40, 0x7e,
+};
+
+constexpr uint64_t kPrime32[] = {0x9E3779B1u, 0x85EBCA77u, 0xC2B2AE3Du};
+constexpr uint64_t kPrime64[] = {0x9E3779B185EBCA87u, 0xC2B2AE3D27D4EB4Fu, 0x165667B19E3779F9u, 0x85EBCA77C2B2AE63u,
+                                 0x27D4EB2F165667C5u};
+constexpr size_t kStripe = 64, kStripesPerBlock = (kSecret.size() - kStripe) / 8, kBlock = kStripe * kStripesPerBlock;
+using Lanes = std::array<uint64_t, 8>;
+
+uint64_t read64(const uint8_t* p) {
+  uint64_t value;
+  std::memcpy(&value, p, sizeof value);
+  return value;
+}
+
+void accumulate(Lanes& lanes, const uint8_t* stripe, const uint8_t* secret) {
+  for (size_t i = 0; i < lanes.size(); ++i) {
+    const uint64_t value = read64(stripe + 8 * i), key = value ^ read64(secret + 8 * i);
+    lanes[i ^ 1] += value;
+    lanes[i] += (key & 0xFFFFFFFFu) * (key >> 32);
+  }
+}
+
+void scramble(Lanes& lanes) {
+  const uint8_t* secret = kSecret.data() + kSecret.size() - kStripe;
+  for (size_t i = 0; i < lanes.size(); ++i) {
+    lanes[i] = (lanes[i] ^ (lanes[i] >> 47) ^ read64(secret + 8 * i)) * kPrime32[0];
+  }
+}
+
+uint64_t multiply_and_fold(uint64_t a, uint64_t b) {
+  __extension__ using Wide = unsigned __int128;
+  const Wide product = Wide{a} * b;
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
+
+uint64_t merge(const Lanes& lanes, uint64_t start) {
+  const uint8_t* secret = kSecret.data() + 11;
+  for (size_t i = 0; i < lanes.size(); i += 2) {
+    start += multiply_and_fold(lanes[i] ^ read64(secret + 8 * i), lanes[i + 1] ^ read64(secret + 8 * i + 8));
+  }
+  start = (start ^ (start >> 37)) * 0x165667919E3779F9u;
+  return start ^ (start >> 32);
+}
+
+}  // namespace
+
+std::optional<int64_t> hash_image(const Tensor& pixels) {
+  const size_t size = pixels.num_bytes();
+  if (size <= 240) return std::nullopt;
+  const auto* bytes = static_cast<const uint8_t*>(pixels.data());
+  Lanes lanes = {kPrime32[2], kPrime64[0], kPrime64[1], kPrime64[2],
+                 kPrime64[3], kPrime32[1], kPrime64[4], kPrime32[0]};
+  size_t at = 0;
+  for (; at + kBlock < size; at += kBlock) {
+    for (size_t s = 0; s < kStripesPerBlock; ++s) accumulate(lanes, bytes + at + s * kStripe, kSecret.data() + 8 * s);
+    scramble(lanes);
+  }
+  for (size_t s = 0; at + kStripe < size; at += kStripe, ++s) accumulate(lanes, bytes + at, kSecret.data() + 8 * s);
+  // The last stripe overlaps the one before when the size is no multiple.
+  accumulate(lanes, bytes + size - kStripe, kSecret.data() + kSecret.size() - kStripe - 7);
+  return static_cast<int64_t>(merge(lanes, size * kPrime64[0]));
+}
+
+}  // namespace idefics
