@@ -103,8 +103,11 @@ void EngineLoop::start_over(const Error& error) {
 }
 
 std::unique_ptr<Scheduler> EngineLoop::make_scheduler() {
-  return std::make_unique<Scheduler>(scheduler_options_,
-                                     [this](const TileKey& key) { return runner_.vision().find_and_pin(key); });
+  return std::make_unique<Scheduler>(scheduler_options_, [this](const TileKey& key) {
+    const bool found = runner_.vision().find_and_pin(key);
+    stats_.tiles_cached += found;
+    return found;
+  });
 }
 
 // Waits while there is nothing to do; false when the engine is to stop.

@@ -7,20 +7,10 @@
 
 #include "base/files.h"
 #include "base/json.h"
+#include "engine/card_questions.h"
 
 namespace idefics {
 namespace {
-
-const std::filesystem::path kModel = std::filesystem::path(IDEFICS_SOURCE_DIR) / "models/tiny-cards";
-
-Request ask(const std::string& image, const std::string& question) {
-  Request request;
-  Message message{"user", {}};
-  if (!image.empty()) message.content.push_back(ContentPart::of_image(read_file(kModel / "samples" / image, 1 << 24)));
-  message.content.push_back(ContentPart::of_text(question));
-  request.messages.push_back(std::move(message));
-  return request;
-}
 
 json::value expected() { return parse_json(read_file(kModel / "samples/expected.json", 1 << 24), "expected.json"); }
 

@@ -5,8 +5,7 @@
 #include <cstdlib>
 #include <new>
 
-#include "base/files.h"
-#include "idefics/engine.h"
+#include "engine/card_questions.h"
 
 namespace {
 
@@ -31,16 +30,6 @@ void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory
 
 namespace idefics {
 namespace {
-
-const std::filesystem::path kModel = std::filesystem::path(IDEFICS_SOURCE_DIR) / "models/tiny-cards";
-
-Request ask(const std::string& image, const std::string& question) {
-  Request request;
-  request.messages = {
-      {"user",
-       {ContentPart::of_image(read_file(kModel / "samples" / image, 1 << 24)), ContentPart::of_text(question)}}};
-  return request;
-}
 
 // Every allocation at first, then about every fiftieth.
 TEST(OutOfMemory, ends_one_request_and_leaves_the_engine_whole) {

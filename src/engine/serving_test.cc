@@ -5,23 +5,12 @@
 #include <random>
 #include <thread>
 
-#include "base/files.h"
 #include "base/json.h"
+#include "engine/card_questions.h"
 #include "engine/engine_parts.h"
 
 namespace idefics {
 namespace {
-
-const std::filesystem::path kModel = std::filesystem::path(IDEFICS_SOURCE_DIR) / "models/tiny-cards";
-
-Request ask(const std::string& image, const std::string& question) {
-  Request request;
-  Message message{"user", {}};
-  if (!image.empty()) message.content.push_back(ContentPart::of_image(read_file(kModel / "samples" / image, 1 << 24)));
-  message.content.push_back(ContentPart::of_text(question));
-  request.messages.push_back(std::move(message));
-  return request;
-}
 
 Request draw(Request request, uint64_t seed, int max_tokens) {
   request.sampling.temperature = 1.5;
@@ -203,7 +192,9 @@ TEST(Serving, a_second_question_about_a_picture_computes_little) {
   EXPECT_GT(tiles, 0);
   Request second = ask("06.png", "What colour is the circle?");
   const Answer again = engine.generate(second);
+  wait_until_idle(engine);
   EXPECT_EQ(engine.stats().tiles_encoded, tiles);
+  EXPECT_EQ(engine.stats().tiles_cached, tiles);
   EXPECT_EQ(outcome_of(again), alone({second}).front());
 
   Request uncut = second;  // other tiles of the same file

@@ -11,7 +11,7 @@
 //   keep_first(x, count, other)                      the first `count` lanes of x, then those of other
 //   add sub mul div max sqrt fma(a, b, c) = a b + c, fnma(a, b, c) = c - a b
 //   exp2(x)                                          relative error 2e-7; 2^0 == 1; 2^-inf == 0; 0 below 2^-126; NaN
-//   stays sum(x) highest(x)                                over the lanes, in a fixed order
+//   sum(x) highest(x)                                over the lanes, in a fixed order
 // where `count` may be anything: negative means none, large means all.
 #pragma once
 

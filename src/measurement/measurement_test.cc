@@ -56,8 +56,11 @@ TEST(PeakRss, forgets_what_was_given_back) {
     for (std::byte& b : buffer.as<std::byte>()) b = std::byte{1};
   }
   EXPECT_GT(peak_rss_bytes(), before + kBytes / 2);
-  if (!restart_peak_rss()) GTEST_SKIP() << "this system cannot restart the peak";
-  EXPECT_LT(peak_rss_bytes(), before + kBytes / 2);
+  if (restart_peak_rss()) {
+    EXPECT_LT(peak_rss_bytes(), before + kBytes / 2);
+  } else {  // a system that cannot: then nothing is forgotten, and a measurement says nothing of memory
+    EXPECT_GT(peak_rss_bytes(), before + kBytes / 2);
+  }
 }
 
 // On the card model: every stage is there once, with what it did.

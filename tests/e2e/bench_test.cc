@@ -99,7 +99,7 @@ TEST(Bench, table_tells_level_threads_format_and_stages_and_needs_no_picture) {
 }
 
 TEST(Plot, draws_our_measurement_beside_those_of_others) {
-  if (run_command("command -v python3").exit_code != 0) GTEST_SKIP() << "bench/plot needs python3";
+  ASSERT_EQ(run_command("command -v python3").exit_code, 0) << "bench/plot needs python3: run tools/install_packages";
   const ScratchFolder scratch;
   const std::string ours = scratch.write("ours.json", measure_card().out).string();
   const std::string others =

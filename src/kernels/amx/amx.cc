@@ -2,6 +2,7 @@
 // packed matrices and blocks hold exactly that, at a stride of 256 bytes; so nothing is repacked.
 #include <immintrin.h>
 
+#include "kernels/amx/tiles.h"
 #include "kernels/avx512/vectors.h"
 #include "kernels/levels.h"
 #include "kernels/simd.h"
@@ -9,32 +10,13 @@
 namespace idefics::kernels {
 namespace {
 
-// ---- tiles
-//
-// In assembly: the intrinsics of GCC 12 do not tell the compiler that tileloadd reads memory, and take no template
-// argument as the number of a tile.
-
-template <int kTile>
-inline void clear() {
-  asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
-}
-template <int kTile>
-inline void load(const void* from, int64_t stride) {
-  asm volatile("tileloadd (%1,%2), %%tmm%c0" ::"i"(kTile), "r"(from), "r"(stride) : "memory");
-}
-template <int kTile>
-inline void store(void* to, int64_t stride) {
-  asm volatile("tilestored %%tmm%c0, (%1,%2)" ::"i"(kTile), "r"(to), "r"(stride) : "memory");
-}
 // sums += a * b
 template <int kSums, int kA, int kB>
 inline void dot() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kA), "i"(kB));
 }
 
-constexpr int32_t kTileRows = 16;
 constexpr int32_t kTileWords = 16;  // in a row of a tile: 16 floats, or 16 pairs of bf16
-constexpr int32_t kRowBytes = kPanel * kWord;
 
 // The shapes of the 8 tiles of this thread; changing them costs about 170 cycles and clears the tiles.
 struct alignas(64) Shapes {

@@ -3,26 +3,13 @@
 // sum in the same order.
 #include <immintrin.h>
 
+#include "kernels/amx/tiles.h"
 #include "kernels/avx512/quant.h"
 #include "kernels/levels.h"
 
 namespace idefics::kernels {
 namespace {
 
-// ---- tiles: see amx.cc
-
-template <int kTile>
-inline void clear() {
-  asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
-}
-template <int kTile>
-inline void load(const void* from, int64_t stride) {
-  asm volatile("tileloadd (%1,%2), %%tmm%c0" ::"i"(kTile), "r"(from), "r"(stride) : "memory");
-}
-template <int kTile>
-inline void store(void* to, int64_t stride) {
-  asm volatile("tilestored %%tmm%c0, (%1,%2)" ::"i"(kTile), "r"(to), "r"(stride) : "memory");
-}
 // sums += a * b
 template <bool kInt8, int kSums, int kA, int kB>
 inline void dot() {
@@ -33,8 +20,6 @@ inline void dot() {
   }
 }
 
-constexpr int32_t kTileRows = 16;
-constexpr int32_t kRowBytes = kPanel * kWord;
 constexpr int32_t kTileBytes = 1024;
 constexpr int32_t kGroupTileBytes = kTileRows * kRowBytes;  // the right operand of a group: 16 rows of a panel
 
