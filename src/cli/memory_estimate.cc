@@ -32,14 +32,19 @@ int64_t row_bytes(Format format, int64_t k) {
   return 0;
 }
 
+Format format_of(const std::string& name, Format format) {
+  const bool text = name.starts_with("model.text_model."), head = name == "lm_head.weight";
+  if (head || name == "model.text_model.embed_tokens.weight") return head_format(format);
+  return text ? format : picture_format(format);
+}
+
 int64_t weight_bytes(const Idefics3Config& config, const Checkpoint& checkpoint, Format format) {
   int64_t bytes = 0;
   for_tensors(config, checkpoint, [&](const std::string& name, const TensorInfo& tensor) {
     const bool table = name.ends_with("position_embedding.weight") ||
                        (name == "model.text_model.embed_tokens.weight" && !config.text_config.tie_word_embeddings);
     const bool matrix = tensor.shape.size() == 2 && !table;  // the patch embedding has four dimensions
-    const bool head = name == "lm_head.weight" || name == "model.text_model.embed_tokens.weight";
-    bytes += matrix ? tensor.shape[0] * row_bytes(head ? head_format(format) : format, tensor.shape[1])
+    bytes += matrix ? tensor.shape[0] * row_bytes(format_of(name, format), tensor.shape[1])
                     : tensor.num_elements() * dtype_bytes(format.input());
   });
   return bytes;

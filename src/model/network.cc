@@ -83,9 +83,11 @@ Network::Network(ThreadPool& pool, const Checkpoint& checkpoint, const Idefics3C
 
 void Network::load(WeightLoader& loader) {
   const Idefics3VisionConfig& v = config_.vision_config;
+  loader.use(picture_format(format_));
   vision_ = load_vision(loader, v);
   connector_ = loader.matrix("model.connector.modality_projection.proj.weight", config_.text_config.hidden_size,
                              int64_t{v.hidden_size} * config_.scale_factor * config_.scale_factor);
+  loader.use(format_);
   text_ = load_text(loader, config_.text_config);
 }
 
@@ -142,8 +144,8 @@ size_t Network::scratch_bytes(const Idefics3Config& config, Format format, int64
   const int64_t side = v.image_size / v.patch_size, T = side * side;
   Arena tile;
   tile.take_matrix(T, v.hidden_size);
-  plan_encode_tile(tile, v, format);
-  plan_connect(tile, config.scale_factor, format, T, v.hidden_size);
+  plan_encode_tile(tile, v, picture_format(format));
+  plan_connect(tile, config.scale_factor, picture_format(format), T, v.hidden_size);
   Arena text;
   plan_text_layers(text, config.text_config, format, kv_shape(config, format.input()), max_rows, max_pages);
   Arena head;

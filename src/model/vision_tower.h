@@ -18,6 +18,13 @@ struct VisionLayer {
   PackedMatrix fc2;                                       // [D, I]
 };
 
+// What vision tower and connector are packed in when the layers of the text tower are packed in `layers`. q8 and q4 are
+// for decoding, which reads the text tower again for every token. A tile reads the vision tower once for a thousand
+// rows: fewer bits save no time there and unpacking them costs some (q4 took twice as long as bf16), besides likeness.
+inline Format picture_format(Format layers) {
+  return layers == Format::kQ8 || layers == Format::kQ4 ? Format(Format::kBf16) : layers;
+}
+
 struct VisionWeights {
   Format format = Element::kF32;  // of the layers
   PackedMatrix patch;             // [D, 3 p p], columns (channel, y, x)

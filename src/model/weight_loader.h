@@ -30,6 +30,8 @@ class WeightLoader {
       : checkpoint_(checkpoint), memory_(memory), format_(format) {}
 
   Format format() const { return format_; }
+  // The format of the matrices from here on.
+  void use(Format format) { format_ = format; }
   // Read at once; zeros when the arena only measures.
   std::vector<float> vector(const std::string& name, std::initializer_list<int64_t> shape);
   PackedMatrix matrix(const std::string& name, int64_t n, int64_t k) { return matrix(name, n, k, format_); }
