@@ -10,6 +10,7 @@
 #include "cli/shutdown_signals.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "decoder/decoder_pool.h"
 #include "server/http/server.h"
 #include "server/openai/engine_backend.h"
 #include "server/openai/service.h"
@@ -113,8 +114,12 @@ openai::ServiceOptions service_options(const Serve& options, const http::ServerO
   return out;
 }
 
-Engine load_engine(const Serve& options, openai::Log& log) {
+Engine load_engine(const Serve& options, decoder::DecoderPool& decoders, openai::Log& log) {
   EngineOptions wanted = options.engine.options();
+  wanted.picture_decoder = [&decoders](std::string_view file) {
+    Image image = decoders.decode(std::as_bytes(std::span(file)));
+    return DecodedPicture{image.width, image.height, std::move(image.rgb)};
+  };
   wanted.max_num_seqs = options.max_num_seqs.value_or(wanted.max_num_seqs);
   if (options.kv_memory) wanted.kv_cache_bytes = static_cast<size_t>(*options.kv_memory);
   wanted.max_waiting = options.max_queue.value_or(kDefaultQueue);
@@ -165,8 +170,15 @@ int run(const Serve& options) {
   service.count_connections([&server] { return server.num_connections(); });
   server.start();
   service.log().info("listening", {{"url", server.url()}});
+  decoder::DecoderPool decoders({}, [&service](const std::string& how) {
+    service.log().warning("a picture ended its decoding process", {{"by", how}});
+  });
+  if (!decoders.sandbox().seccomp || !decoders.sandbox().landlock)
+    service.log().warning("this kernel locks up decoding processes only in part",
+                          {{"seccomp", decoders.sandbox().seccomp ? "yes" : "no"},
+                           {"landlock", decoders.sandbox().landlock ? "yes" : "no"}});
   // Requests meanwhile are told that the model is being loaded.
-  openai::EngineBackend backend(load_engine(options, service.log()));
+  openai::EngineBackend backend(load_engine(options, decoders, service.log()));
   service.set_backend(backend);
   signals.expect_waiter();
   service.log().info("ready", {{"model", model_names(options).front()}});
