@@ -17,7 +17,8 @@ struct Liar {};
 std::string plain_text(const Reply& reply) {
   if (reply.message_bytes > sizeof reply.message) throw Liar();
   std::string text(reply.message, reply.message_bytes);
-  std::ranges::replace_if(text, [](char c) { return c < ' ' || c > '~'; }, '?');
+  std::ranges::replace_if(
+      text, [](char c) { return c < ' ' || c > '~'; }, '?');
   return text.starts_with("image: ") ? text : "image: " + text;
 }
 
@@ -70,8 +71,9 @@ DecoderPool::~DecoderPool() {
 
 Image DecoderPool::decode(std::span<const std::byte> file) {
   if (file.size() > kInputBytes) {
-    throw Error(ErrorCode::kImageTooLarge, fmt::format("image: {} bytes, more than the limit of {}; send a smaller file",
-                                                       file.size(), kInputBytes));
+    throw Error(
+        ErrorCode::kImageTooLarge,
+        fmt::format("image: {} bytes, more than the limit of {}; send a smaller file", file.size(), kInputBytes));
   }
   // One that somebody killed says nothing about the picture: it is tried once more.
   if (std::optional<Image> image = try_decode(file, false)) return *std::move(image);
@@ -110,8 +112,7 @@ std::optional<Image> DecoderPool::try_decode(std::span<const std::byte> file, bo
 
 std::unique_ptr<WorkerProcess> DecoderPool::take() {
   std::unique_lock lock(mutex_);
-  ++waiting_;
-  wanted_.notify_one();
+  if (++waiting_ > std::ssize(idle_)) wanted_.notify_one();
   changed_.wait(lock, [&] { return !idle_.empty() || failure_; });
   --waiting_;
   if (idle_.empty()) {

@@ -27,9 +27,9 @@ struct PoolOptions {
   int cpu_seconds = 5;   // for one picture; the process itself is stopped when it has used them
 };
 
-// Decodes in a process of its own for each call at a time; a process serves many pictures, one after the other. Whatever
-// a codec does there costs its picture and nothing else. What comes back is checked, not believed.
-// Threads: any.
+// Decodes in a process of its own for each call at a time; a process serves many pictures, one after the other.
+// Whatever a codec does there costs its picture and nothing else. What comes back is checked, not believed. Threads:
+// any.
 class DecoderPool {
  public:
   // Called, on the thread of a decode(), when a process did not survive its picture: how it ended.

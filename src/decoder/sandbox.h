@@ -8,7 +8,7 @@ struct Sandbox {
 };
 
 // From here on this process may compute, ask for memory up to a limit, read and write descriptors that are open, and
-// end; anything else kills it. Only for a process with one thread. Errors: kIo, when the kernel refuses what it has.
+// end; all other calls fail. Only for a process with one thread. Errors: kIo, when the kernel refuses what it has.
 Sandbox enter_sandbox();
 
 }  // namespace idefics::decoder

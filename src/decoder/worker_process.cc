@@ -22,7 +22,8 @@ namespace idefics::decoder {
 namespace {
 
 constexpr int kStartMs = 30'000;  // a machine may be busy
-// Memory beyond this is given back behind a picture. Below it pages stay: to touch a new one costs more than to copy it.
+// Memory beyond this is given back behind a picture. Below it pages stay: to touch a new one costs more than to copy
+// it.
 constexpr uint64_t kKeptBytes = uint64_t{32} << 20;
 
 [[noreturn]] void fail(const char* what, int error) {
@@ -164,8 +165,7 @@ WorkerProcess::End WorkerProcess::end() {
   while (gone < 0 && errno == EINTR);
   pid_ = -1;
   if (timed_out_) return {"its time was over", false};
-  if (gone > 0 && WIFSIGNALED(status))
-    return {fmt::format("signal {}", WTERMSIG(status)), WTERMSIG(status) == SIGKILL};
+  if (gone > 0 && WIFSIGNALED(status)) return {fmt::format("signal {}", WTERMSIG(status)), WTERMSIG(status) == SIGKILL};
   if (gone > 0 && WIFEXITED(status)) return {fmt::format("exit {}", WEXITSTATUS(status)), false};
   return {"something unknown", false};
 }

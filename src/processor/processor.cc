@@ -188,9 +188,9 @@ PromptImage Processor::cut(std::string_view file_bytes, const ImageOptions& opti
 Image Processor::Parts::decode(std::string_view file_bytes) const {
   if (!decoder) return decode_image(std::as_bytes(std::span(file_bytes)), limits);
   DecodedPicture picture = decoder(file_bytes);
-  const bool whole = picture.width >= 1 && picture.height >= 1 &&
-                     picture.rgb.size() == size_t{3} * static_cast<size_t>(picture.width) *
-                                               static_cast<size_t>(picture.height);
+  const bool whole =
+      picture.width >= 1 && picture.height >= 1 &&
+      picture.rgb.size() == size_t{3} * static_cast<size_t>(picture.width) * static_cast<size_t>(picture.height);
   if (!whole) throw Error(ErrorCode::kInternal, "image: the picture decoder of the options gave no whole picture");
   return {picture.width, picture.height, std::move(picture.rgb)};
 }
