@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
@@ -174,12 +175,10 @@ bool WorkerProcess::readable(int wall_ms) const {
   using Clock = std::chrono::steady_clock;
   const auto deadline = Clock::now() + std::chrono::milliseconds(wall_ms);
   for (;;) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    if (left < 0) return false;
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
     pollfd wanted = {.fd = socket_.get(), .events = POLLIN, .revents = 0};
-    const int n = ::poll(&wanted, 1, static_cast<int>(left) + 1);
-    if (n > 0) return true;
-    if (n < 0 && errno != EINTR) return false;
+    const int n = ::poll(&wanted, 1, static_cast<int>(std::max<int64_t>(0, left)));
+    if (n >= 0 || errno != EINTR) return n > 0;
   }
 }
 
