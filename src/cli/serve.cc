@@ -31,7 +31,7 @@ struct Serve {
   ModelArgument model;
   EngineFlags engine;
   std::optional<std::string> host, uds, api_key_file, certificate, key, media_folder, log_format;
-  std::vector<std::string> api_keys, names, hosts, origins;
+  std::vector<std::string> api_keys, names, hosts, origins, media_domains;
   std::optional<int64_t> kv_memory;
   std::optional<int> port, max_num_seqs, max_queue, max_connections, max_body_bytes;
   std::optional<int> header_timeout, body_timeout, send_timeout, keep_alive_timeout, drain_timeout, stall_timeout;
@@ -74,6 +74,19 @@ std::filesystem::path media_folder(const Serve& options) {
   return folder;
 }
 
+// "a.example,b.example", as often as somebody likes.
+fetch::AllowedHosts media_hosts(const Serve& options) {
+  fetch::AllowedHosts hosts;
+  for (const std::string& list : options.media_domains) {
+    for (size_t start = 0; start <= list.size();) {
+      const size_t end = std::min(list.find(',', start), list.size());
+      hosts.add(http::trimmed(std::string_view(list).substr(start, end - start)));
+      start = end + 1;
+    }
+  }
+  return hosts;
+}
+
 http::ServerOptions server_options(const Serve& options) {
   http::ServerOptions out;
   const auto set = [](int& limit, const std::optional<int>& seconds) {
@@ -101,6 +114,7 @@ openai::ServiceOptions service_options(const Serve& options, const http::ServerO
   out.access.hosts = options.hosts;
   out.access.origins = options.origins;
   out.media_folder = media_folder(options);
+  out.fetch.hosts = media_hosts(options);
   out.web_page = !options.no_webui;
   if (options.log_format == "json") out.log = openai::LogFormat::kJson;
   if (options.log_format == "none") out.log = openai::LogFormat::kNone;
@@ -212,6 +226,10 @@ void describe(Verb& verb, Serve& options) {
              options.origins);
   verb.text("--allowed-local-media-path", "DIR", "Let file: URLs name pictures below this folder",
             options.media_folder);
+  verb.texts("--allowed-media-domains", "HOST,...",
+             "Fetch pictures that requests name by https: URLs from these hosts, and from their public addresses only; "
+             "default: none. host:8443 names a port, http://host allows it without TLS",
+             options.media_domains);
   verb.flag("--no-webui", "No web page at /", options.no_webui);
   verb.group("Limits");
   verb.whole("--max-connections", "Default 1024", 1, 1'000'000, options.max_connections);
