@@ -185,7 +185,7 @@ int run(const Serve& options) {
   server.start();
   service.log().info("listening", {{"url", server.url()}});
   decoder::DecoderPool decoders({}, [&service](const std::string& how) {
-    service.log().warning("a picture ended its decoding process", {{"by", how}});
+    service.log().warning("a decoding process failed", {{"why", how}});
   });
   if (!decoders.sandbox().seccomp || !decoders.sandbox().landlock)
     service.log().warning("this kernel locks up decoding processes only in part",

@@ -43,7 +43,8 @@ Image read_answer(WorkerProcess& worker, const Reply& reply) {
 
 }  // namespace
 
-DecoderPool::DecoderPool(PoolOptions options, Died died) : options_(std::move(options)), died_(std::move(died)) {
+DecoderPool::DecoderPool(PoolOptions options, Trouble trouble)
+    : options_(std::move(options)), trouble_(std::move(trouble)) {
   keeper_ = std::thread([this] { keep(); });
   try {
     std::unique_ptr<WorkerProcess> first = take();
@@ -75,9 +76,15 @@ Image DecoderPool::decode(std::span<const std::byte> file) {
         ErrorCode::kImageTooLarge,
         fmt::format("image: {} bytes, more than the limit of {}; send a smaller file", file.size(), kInputBytes));
   }
-  // One that somebody killed says nothing about the picture: it is tried once more.
-  if (std::optional<Image> image = try_decode(file, false)) return *std::move(image);
-  return *try_decode(file, true);
+  try {
+    // One that somebody killed says nothing about the picture: it is tried once more.
+    if (std::optional<Image> image = try_decode(file, false)) return *std::move(image);
+    return *try_decode(file, true);
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::kIo) throw;
+    if (trouble_) trouble_(e.what());
+    throw Error(ErrorCode::kOutOfMemory, "image: no process could be started to decode it; try again later");
+  }
 }
 
 std::optional<Image> DecoderPool::try_decode(std::span<const std::byte> file, bool last) {
@@ -105,7 +112,7 @@ std::optional<Image> DecoderPool::try_decode(std::span<const std::byte> file, bo
     throw;
   }
   bury(std::move(worker));
-  if (died_) died_(how);
+  if (trouble_) trouble_(how);
   throw Error(ErrorCode::kImageInvalid,
               "image: decoding it failed or took too long; the file may be damaged, send another one");
 }

@@ -32,11 +32,12 @@ struct PoolOptions {
 // any.
 class DecoderPool {
  public:
-  // Called, on the thread of a decode(), when a process did not survive its picture: how it ended.
-  using Died = std::function<void(const std::string& how)>;
+  // Called, on the thread of a decode(), when a process did not survive its picture, or none could be started: how it
+  // ended, or why.
+  using Trouble = std::function<void(const std::string& how)>;
 
   // Starts the first process. Errors: kIo when there can be none.
-  explicit DecoderPool(PoolOptions options = {}, Died died = {});
+  explicit DecoderPool(PoolOptions options = {}, Trouble trouble = {});
   ~DecoderPool();  // behind the last decode()
 
   // As decode_image with the default limits. A process that crashes, hangs or asks for too much makes the picture
@@ -55,7 +56,7 @@ class DecoderPool {
   void bury(std::unique_ptr<WorkerProcess> worker);
 
   const PoolOptions options_;
-  const Died died_;
+  const Trouble trouble_;
   Sandbox sandbox_{};
 
   std::mutex mutex_;

@@ -108,8 +108,8 @@ TEST(DecoderPool, a_process_that_misbehaves_costs_its_picture_and_nothing_else) 
 TEST(DecoderPool, a_process_that_was_taken_over_reaches_nothing) {
   DecoderPool pool(hostile());
   ASSERT_TRUE(pool.sandbox().seccomp);
-  for (const std::string order : {"open", "write", "proc", "socket", "connect", "fork", "exec", "kill", "ptrace",
-                                  "code", "limits", "shrink", "unlink", "stat"})
+  for (const std::string order : {"open", "write", "proc", "socket", "connect", "fork", "exec", "kill", "tgkill",
+                                  "ptrace", "code", "limits", "shrink", "unlink", "stat"})
     EXPECT_EQ(error_of(pool, "order:" + order), "image: refused, errno 1") << order;
 }
 
@@ -206,6 +206,23 @@ TEST(DecoderPool, one_that_was_killed_while_it_was_idle_is_replaced_unseen) {
   }
   EXPECT_NO_THROW(pool.decode(bytes_of(canary)));
   EXPECT_EQ(deaths, 0);
+}
+
+TEST(DecoderPool, when_none_can_be_started_it_is_said_and_tried_again) {
+  const fs::path program = fs::temp_directory_path() / ("idefics-test-worker-" + std::to_string(::getpid()));
+  fs::copy_file(IDEFICS_TEST_WORKER, program, fs::copy_options::overwrite_existing);
+  PoolOptions options = hostile();
+  options.command = {program.string()};
+  std::vector<std::string> troubles;
+  DecoderPool pool(options, [&](const std::string& how) { troubles.push_back(how); });
+  fs::remove(program);
+  const std::string canary = canary_file();
+  EXPECT_NE(error_of(pool, "order:crash"), "");
+  for (int i = 0; i < 3; ++i) EXPECT_NE(error_of(pool, canary, ErrorCode::kOutOfMemory), "");
+  EXPECT_EQ(troubles.size(), 4u);
+  fs::copy_file(IDEFICS_TEST_WORKER, program);
+  EXPECT_NO_THROW(pool.decode(bytes_of(canary)));
+  fs::remove(program);
 }
 
 TEST(DecoderPool, a_program_that_cannot_be_started_is_said_at_once) {

@@ -97,9 +97,9 @@ constexpr uint32_t kArchitecture = AUDIT_ARCH_AARCH64;
 // What memory, the socket, the end and sorting (sysinfo) need. Anything else fails with EPERM. It does not kill: the
 // libraries of another distribution may ask for something harmless, and a good picture must not fail for that.
 constexpr uint32_t kAllowed[] = {
-    SYS_read,        SYS_write,         SYS_munmap,         SYS_mremap,       SYS_madvise, SYS_brk,    SYS_futex,
-    SYS_exit_group,  SYS_exit,          SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_getpid,  SYS_gettid, SYS_tgkill,
-    SYS_sigaltstack, SYS_clock_gettime, SYS_getrandom,      SYS_sched_yield,  SYS_sysinfo,
+    SYS_read,          SYS_write,      SYS_munmap,      SYS_mremap,         SYS_madvise,      SYS_brk,
+    SYS_futex,         SYS_exit_group, SYS_exit,        SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sigaltstack,
+    SYS_clock_gettime, SYS_getrandom,  SYS_sched_yield, SYS_sysinfo,
 };
 // Memory, but none that can be executed.
 constexpr uint32_t kWithProtection[] = {SYS_mmap, SYS_mprotect};

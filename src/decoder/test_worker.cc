@@ -66,6 +66,7 @@ void misbehave(const std::string& order) {
   attempt("fork", [] { return ::fork(); });
   attempt("exec", [] { return ::execl("/bin/true", "true", nullptr); });
   attempt("kill", [] { return ::kill(::getppid(), 0); });
+  attempt("tgkill", [] { return ::syscall(SYS_tgkill, 1, 1, 0); });
   attempt("ptrace", [] { return ::syscall(SYS_ptrace, 16, ::getpid(), 0, 0); });
   attempt("code", [] {
     const void* page = ::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
