@@ -1,5 +1,6 @@
 // idefics serve: the engine behind HTTP.
 #include <fmt/format.h>
+#include <signal.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -179,6 +180,7 @@ int run(const Serve& options) {
   options.model.require();
   const http::ServerOptions where = server_options(options);
   ShutdownSignals signals;
+  ::signal(SIGXFSZ, SIG_IGN);  // below `ulimit -f` writing fails then, and does not kill
   openai::Service service(service_options(options, where));
   http::Server server(where, service);
   service.count_connections([&server] { return server.num_connections(); });

@@ -54,12 +54,13 @@ TEST(Processor, the_cost_of_a_picture_is_what_it_takes_in_a_prompt) {
 TEST(Processor, somebody_else_may_decode_its_pictures) {
   int asked = 0;
   DecodedPicture answer;
-  const Processor p = Processor::load(kModel, [&](std::string_view file) {
+  const Processor p = Processor::load(kModel, [&](std::string_view bytes) {
     ++asked;
-    EXPECT_EQ(file, "any bytes");
+    EXPECT_EQ(bytes, "any bytes");
     return answer;
   });
-  const Image image = decode_image(std::as_bytes(std::span(picture())));
+  const std::string file = picture();
+  const Image image = decode_image(std::as_bytes(std::span(file)));
   answer = {image.width, image.height, image.rgb};
   const PromptImage expected = processor().cut(picture()), cut = p.cut("any bytes");
   EXPECT_EQ(asked, 1);
