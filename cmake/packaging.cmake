@@ -18,11 +18,12 @@ set(doc_dir ${CMAKE_INSTALL_DATAROOTDIR}/doc/idefics)
 
 # ---- The library ---------------------------------------------------------------------------------------------------
 
-# Every room but the command line and the server, which only the command line starts.
+# Every room but the command line and what only it starts: the server and its decoding processes.
 get_property(folders DIRECTORY ${PROJECT_SOURCE_DIR} PROPERTY SUBDIRECTORIES)
 set(rooms "")
 foreach(folder ${folders})
-  if(folder MATCHES "/src/([a-z]+)$" AND NOT CMAKE_MATCH_1 STREQUAL cli AND NOT CMAKE_MATCH_1 STREQUAL server)
+  if(folder MATCHES "/src/([a-z]+)$" AND NOT CMAKE_MATCH_1 STREQUAL cli AND NOT CMAKE_MATCH_1 STREQUAL server
+     AND NOT CMAKE_MATCH_1 STREQUAL decoder)
     list(APPEND rooms idefics_${CMAKE_MATCH_1})
   endif()
 endforeach()

@@ -46,6 +46,7 @@ struct EngineOptions {
   size_t pixel_cache_bytes = size_t{16} << 20;    // tiles that wait for the vision tower; beyond it pictures are
                                                   // decoded again when their turn comes
   bool speculative = true;                        // tokens that repeat the text so far are guessed and verified
+  PictureDecoder picture_decoder = {};            // as Processor::load takes it
   bool allow_nonfinite = false;                   // load weights with NaN or Inf; Engine::nonfinite names them
 };
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -29,6 +30,15 @@ struct Message {
   std::string role;  // "system", "user", "assistant"
   std::vector<ContentPart> content;
 };
+
+// A picture as it is before it is cut: RGB, [height, width, 3], oriented as it is to be seen.
+struct DecodedPicture {
+  int width = 0, height = 0;
+  std::vector<uint8_t> rgb;
+};
+// From the bytes of an encoded file. Called from several threads at once.
+// Errors: kImageInvalid, kImageTooLarge, kOutOfMemory.
+using PictureDecoder = std::function<DecodedPicture(std::string_view file_bytes)>;
 
 // How pictures are cut, per request. What is not set comes from the checkpoint's files.
 struct ImageOptions {
@@ -80,7 +90,8 @@ struct PromptOptions {
 class Processor {
  public:
   // Reads tokenizer, template and processor files. Error kBadModel names the file and the key.
-  static Processor load(const std::filesystem::path& folder);
+  // `decoder`: how pictures are decoded; empty: in this process, by the decoders of this library.
+  static Processor load(const std::filesystem::path& folder, PictureDecoder decoder = {});
   Processor(Processor&&) noexcept;
   Processor& operator=(Processor&&) noexcept;
   ~Processor();

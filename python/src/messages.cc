@@ -146,8 +146,10 @@ void bind_messages(nb::module_& m) {
       .def_ro("num_image_tokens", &Prompt::num_image_tokens);
 
   nb::class_<Processor>(m, "Processor", "The chat template, tokenizer and image processor of a checkpoint folder.")
-      .def_static("load", &Processor::load, nb::arg("folder"), nb::call_guard<nb::gil_scoped_release>(),
-                  "Reads the files of a folder. Raises Error (\"bad_model\") naming the file and the key.")
+      .def_static(
+          "load", [](const std::filesystem::path& folder) { return Processor::load(folder); }, nb::arg("folder"),
+          nb::call_guard<nb::gil_scoped_release>(),
+          "Reads the files of a folder. Raises Error (\"bad_model\") naming the file and the key.")
       .def(
           "prompt",
           [](const Processor& self, nb::handle messages, const PromptOptions& options) {

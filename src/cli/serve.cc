@@ -1,5 +1,6 @@
 // idefics serve: the engine behind HTTP.
 #include <fmt/format.h>
+#include <signal.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -10,6 +11,7 @@
 #include "cli/shutdown_signals.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "decoder/decoder_pool.h"
 #include "server/http/server.h"
 #include "server/openai/engine_backend.h"
 #include "server/openai/service.h"
@@ -30,7 +32,7 @@ struct Serve {
   ModelArgument model;
   EngineFlags engine;
   std::optional<std::string> host, uds, api_key_file, certificate, key, media_folder, log_format;
-  std::vector<std::string> api_keys, names, hosts, origins;
+  std::vector<std::string> api_keys, names, hosts, origins, media_domains;
   std::optional<int64_t> kv_memory;
   std::optional<int> port, max_num_seqs, max_queue, max_connections, max_body_bytes;
   std::optional<int> header_timeout, body_timeout, send_timeout, keep_alive_timeout, drain_timeout, stall_timeout;
@@ -73,6 +75,19 @@ std::filesystem::path media_folder(const Serve& options) {
   return folder;
 }
 
+// "a.example,b.example", as often as somebody likes.
+fetch::AllowedHosts media_hosts(const Serve& options) {
+  fetch::AllowedHosts hosts;
+  for (const std::string& list : options.media_domains) {
+    for (size_t start = 0; start <= list.size();) {
+      const size_t end = std::min(list.find(',', start), list.size());
+      hosts.add(http::trimmed(std::string_view(list).substr(start, end - start)));
+      start = end + 1;
+    }
+  }
+  return hosts;
+}
+
 http::ServerOptions server_options(const Serve& options) {
   http::ServerOptions out;
   const auto set = [](int& limit, const std::optional<int>& seconds) {
@@ -100,6 +115,7 @@ openai::ServiceOptions service_options(const Serve& options, const http::ServerO
   out.access.hosts = options.hosts;
   out.access.origins = options.origins;
   out.media_folder = media_folder(options);
+  out.fetch.hosts = media_hosts(options);
   out.web_page = !options.no_webui;
   if (options.log_format == "json") out.log = openai::LogFormat::kJson;
   if (options.log_format == "none") out.log = openai::LogFormat::kNone;
@@ -113,8 +129,12 @@ openai::ServiceOptions service_options(const Serve& options, const http::ServerO
   return out;
 }
 
-Engine load_engine(const Serve& options, openai::Log& log) {
+Engine load_engine(const Serve& options, decoder::DecoderPool& decoders, openai::Log& log) {
   EngineOptions wanted = options.engine.options();
+  wanted.picture_decoder = [&decoders](std::string_view file) {
+    Image image = decoders.decode(std::as_bytes(std::span(file)));
+    return DecodedPicture{image.width, image.height, std::move(image.rgb)};
+  };
   wanted.max_num_seqs = options.max_num_seqs.value_or(wanted.max_num_seqs);
   if (options.kv_memory) wanted.kv_cache_bytes = static_cast<size_t>(*options.kv_memory);
   wanted.max_waiting = options.max_queue.value_or(kDefaultQueue);
@@ -160,13 +180,21 @@ int run(const Serve& options) {
   options.model.require();
   const http::ServerOptions where = server_options(options);
   ShutdownSignals signals;
+  ::signal(SIGXFSZ, SIG_IGN);  // below `ulimit -f` writing fails then, and does not kill
   openai::Service service(service_options(options, where));
   http::Server server(where, service);
   service.count_connections([&server] { return server.num_connections(); });
   server.start();
   service.log().info("listening", {{"url", server.url()}});
+  decoder::DecoderPool decoders({}, [&service](const std::string& how) {
+    service.log().warning("a decoding process failed", {{"why", how}});
+  });
+  if (!decoders.sandbox().seccomp || !decoders.sandbox().landlock)
+    service.log().warning("this kernel locks up decoding processes only in part",
+                          {{"seccomp", decoders.sandbox().seccomp ? "yes" : "no"},
+                           {"landlock", decoders.sandbox().landlock ? "yes" : "no"}});
   // Requests meanwhile are told that the model is being loaded.
-  openai::EngineBackend backend(load_engine(options, service.log()));
+  openai::EngineBackend backend(load_engine(options, decoders, service.log()));
   service.set_backend(backend);
   signals.expect_waiter();
   service.log().info("ready", {{"model", model_names(options).front()}});
@@ -200,6 +228,10 @@ void describe(Verb& verb, Serve& options) {
              options.origins);
   verb.text("--allowed-local-media-path", "DIR", "Let file: URLs name pictures below this folder",
             options.media_folder);
+  verb.texts("--allowed-media-domains", "HOST,...",
+             "Fetch pictures that requests name by https: URLs from these hosts, and from their public addresses only; "
+             "default: none. host:8443 names a port, http://host allows it without TLS",
+             options.media_domains);
   verb.flag("--no-webui", "No web page at /", options.no_webui);
   verb.group("Limits");
   verb.whole("--max-connections", "Default 1024", 1, 1'000'000, options.max_connections);

@@ -54,7 +54,8 @@ std::string_view finish_reason_name(FinishReason reason) {
 
 // The tokenizer, a tenth of the work, is parsed while the weights are packed.
 Engine::Parts::Parts(const std::filesystem::path& folder, const EngineOptions& wanted)
-    : Parts(folder, complete_options(wanted), std::async(std::launch::async, Processor::load, folder)) {}
+    : Parts(folder, complete_options(wanted),
+            std::async(std::launch::async, Processor::load, folder, wanted.picture_decoder)) {}
 
 Engine::Parts::Parts(const std::filesystem::path& folder, const EngineOptions& wanted, std::future<Processor> reading)
     : options(wanted),

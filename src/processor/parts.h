@@ -25,6 +25,9 @@ struct Processor::Parts {
   std::optional<ChatTemplate> chat_template;
   std::vector<int32_t> stop_ids;
   ImageLimits limits;
+  PictureDecoder decoder;  // empty: decode_image
+
+  Image decode(std::string_view file_bytes) const;
 
   // Called for each picture of a prompt. `find` may give what is known of a picture, so that it need not be cut; `take`
   // gets one that was cut just now. Both may leave the tiles out, so that not all pictures are in memory at once.

@@ -151,7 +151,7 @@ Processor::Processor(Processor&&) noexcept = default;
 Processor& Processor::operator=(Processor&&) noexcept = default;
 Processor::~Processor() = default;
 
-Processor Processor::load(const std::filesystem::path& folder) {
+Processor Processor::load(const std::filesystem::path& folder, PictureDecoder decoder) {
   HuggingFaceConfig config = HuggingFaceConfig::load(folder);
   const std::filesystem::path tokenizer_file = folder / "tokenizer.json";
   const std::string tokenizer_text = read_file(tokenizer_file, Tokenizer::kMaxFileBytes, ErrorCode::kBadModel);
@@ -165,6 +165,7 @@ Processor Processor::load(const std::filesystem::path& folder) {
       .chat_template = std::nullopt,
       .stop_ids = {},
       .limits = {},
+      .decoder = std::move(decoder),
   });
   const std::string template_text = find_chat_template(folder).value_or("");
   if (!template_text.empty())
@@ -184,9 +185,19 @@ PromptImage Processor::cut(std::string_view file_bytes, const ImageOptions& opti
   return parts_->cut(file_bytes, options, nullptr);
 }
 
+Image Processor::Parts::decode(std::string_view file_bytes) const {
+  if (!decoder) return decode_image(std::as_bytes(std::span(file_bytes)), limits);
+  DecodedPicture picture = decoder(file_bytes);
+  const bool whole =
+      picture.width >= 1 && picture.height >= 1 &&
+      picture.rgb.size() == size_t{3} * static_cast<size_t>(picture.width) * static_cast<size_t>(picture.height);
+  if (!whole) throw Error(ErrorCode::kInternal, "image: the picture decoder of the options gave no whole picture");
+  return {picture.width, picture.height, std::move(picture.rgb)};
+}
+
 PromptImage Processor::Parts::cut(std::string_view file_bytes, const ImageOptions& options, ThreadPool* pool) const {
   const ImageProcessorConfig wished = configure(processor.image, options);
-  const Image image = decode_image(std::as_bytes(std::span(file_bytes)), limits);
+  const Image image = decode(file_bytes);
   const ImageProcessorConfig fitting = fit_tiles(wished, image.width, image.height, options.max_tiles);
   const FramePlan plan = plan_frames(image.width, image.height, fitting);
   Frames frames = make_frames(image, fitting, pool);

@@ -4,6 +4,7 @@
 
 #include "base/files.h"
 #include "idefics/error.h"
+#include "image/codec.h"
 
 namespace idefics {
 namespace {
@@ -47,6 +48,28 @@ TEST(Processor, the_cost_of_a_picture_is_what_it_takes_in_a_prompt) {
     EXPECT_EQ(prompt.num_image_tokens, cost.image_tokens);
     EXPECT_EQ(prompt.images[0].count, cost.tiles);
     EXPECT_LE(cost.tiles, max_tiles.value_or(1000));
+  }
+}
+
+TEST(Processor, somebody_else_may_decode_its_pictures) {
+  int asked = 0;
+  DecodedPicture answer;
+  const Processor p = Processor::load(kModel, [&](std::string_view bytes) {
+    ++asked;
+    EXPECT_EQ(bytes, "any bytes");
+    return answer;
+  });
+  const std::string file = picture();
+  const Image image = decode_image(std::as_bytes(std::span(file)));
+  answer = {image.width, image.height, image.rgb};
+  const PromptImage expected = processor().cut(picture()), cut = p.cut("any bytes");
+  EXPECT_EQ(asked, 1);
+  EXPECT_EQ(cut.rows, expected.rows);
+  EXPECT_EQ(cut.tiles, expected.tiles);
+  for (const DecodedPicture& bad : {DecodedPicture{}, DecodedPicture{2, 2, std::vector<uint8_t>(11)},
+                                    DecodedPicture{-1, -1, std::vector<uint8_t>(3)}}) {
+    answer = bad;
+    EXPECT_THROW(p.cut("any bytes"), Error);
   }
 }
 

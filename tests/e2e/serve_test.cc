@@ -126,6 +126,46 @@ TEST(Serve, a_damaged_picture_is_a_bad_request_that_names_its_field) {
   EXPECT_EQ(parse_json(large.body, "error").at("error").at("code"), "context_length_exceeded");
 }
 
+TEST(Serve, its_decoding_process_has_no_keys_is_replaced_and_ends_with_it) {
+  ServerProgram server({"--allowed-media-domains", "pics.example,http://other.example:8080"},
+                       {{"IDEFICS_API_KEY", "planted-secret"}});
+  const std::vector<pid_t> first = server.children();
+  ASSERT_EQ(first.size(), 1u);
+  const std::string folder = "/proc/" + std::to_string(first.front());
+  EXPECT_EQ(run_command("tr '\\0' ' ' < " + folder + "/cmdline").out, "idefics decode-worker ");
+  EXPECT_EQ(run_command("cat " + folder + "/environ 2>/dev/null").out.find("planted-secret"), std::string::npos);
+  const std::string limits = run_command("cat " + folder + "/limits " + folder + "/status").out;
+  for (const char* line :
+       {"Max open files            0 ", "Max file size             0 ", "Max processes             0 ",
+        "Max core file size        0 ", "NoNewPrivs:\t1", "Seccomp:\t2"})
+    EXPECT_NE(limits.find(line), std::string::npos) << line << limits;
+  ::kill(first.front(), SIGKILL);
+  const std::string body = chat_body();
+  const auto ask = [&] {
+    http::TestClient client(server.port());
+    return client.ask(fmt::format("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "
+                                  "planted-secret\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}",
+                                  body.size(), body),
+                      30'000);
+  };
+  EXPECT_NE(text_of(ask()).find("There are three shapes."), std::string::npos);
+  const std::vector<pid_t> second = server.children();
+  ASSERT_EQ(second.size(), 1u);
+  EXPECT_NE(second, first);
+  // Those of its group who hear a signal leave the pictures of what still runs decodable.
+  for (const int number : {SIGTERM, SIGINT, SIGHUP}) ::kill(second.front(), number);
+  sleep_ms(50);
+  EXPECT_EQ(server.children(), second);
+  server.signal(SIGKILL);
+  server.wait(10'000);
+  const auto lives = [&] {
+    const std::string state = run_command("cat /proc/" + std::to_string(second.front()) + "/status 2>/dev/null").out;
+    return !state.empty() && state.find("State:\tZ") == std::string::npos;
+  };
+  for (int i = 0; i < 500 && lives(); ++i) sleep_ms(10);
+  EXPECT_FALSE(lives()) << "it outlives its server";
+}
+
 TEST(Serve, a_client_that_goes_away_frees_what_it_held) {
   const ServerProgram server({"--threads", "1"});
   const std::string endless =

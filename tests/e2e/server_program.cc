@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <fstream>
 #include <thread>
 
 extern char** environ;
@@ -92,6 +93,17 @@ long ServerProgram::rss_kib() const {
 int ServerProgram::descriptors() const {
   const std::filesystem::directory_iterator all("/proc/" + std::to_string(pid_) + "/fd");
   return static_cast<int>(std::distance(begin(all), end(all)));
+}
+
+std::vector<pid_t> ServerProgram::children() const {
+  std::vector<pid_t> found;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    std::ifstream status(entry.path() / "stat");
+    std::string name, state;
+    pid_t pid = 0, parent = 0;
+    if (status >> pid >> name >> state >> parent && parent == pid_) found.push_back(pid);
+  }
+  return found;
 }
 
 }  // namespace idefics::e2e

@@ -29,6 +29,7 @@ class ServerProgram {
   int wait(int timeout_ms);
   long rss_kib() const;
   int descriptors() const;
+  std::vector<pid_t> children() const;  // the dead ones that it has not buried, too
 
  private:
   ScratchFolder scratch_;

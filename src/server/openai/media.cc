@@ -150,6 +150,15 @@ bool decode_base64(std::string_view text, std::string& bytes) {
   return true;
 }
 
+std::optional<fetch::Url> find_fetch_url(std::string_view url, const std::string& param, const MediaPolicy& policy) {
+  const std::string scheme = http::lower(url.substr(0, std::min<size_t>(6, url.size())));
+  if (policy.hosts.empty() || (scheme != "https:" && !scheme.starts_with("http:"))) return std::nullopt;
+  std::optional<fetch::Url> parsed = fetch::parse_url(url);
+  if (!parsed) refuse_url(param, "not a plain URL, wanted https://host/path with the name of a host");
+  if (!policy.hosts.contains(parsed->origin)) refuse_url(param, "its host is not one that this server fetches from");
+  return parsed;
+}
+
 std::string read_picture_url(std::string_view url, const std::string& param, const MediaPolicy& policy) {
   const std::string scheme = http::lower(url.substr(0, std::min<size_t>(8, url.size())));
   if (scheme.starts_with("data:")) return read_data_url(url.substr(5), param, policy);

@@ -18,6 +18,7 @@ constexpr int kMaxTopLogprobs = 20, kDefaultCompletionTokens = 16;
 struct Chat {
   std::vector<Message> messages;
   std::vector<std::string> picture_params;
+  std::vector<PictureToFetch> to_fetch;
   bool all_low = true;  // every picture asks for little detail
 };
 
@@ -43,7 +44,12 @@ void read_picture(const Fields& part, const ParseContext& context, Message& mess
   if (chat.picture_params.size() == kMaxPictures)
     throw bad_request("too_many_images", param, fmt::format("{}: more than {} pictures", param, kMaxPictures));
   chat.all_low = chat.all_low && detail == "low";
-  message.content.push_back(ContentPart::of_image(read_picture_url(url, param, context.media)));
+  if (std::optional<fetch::Url> remote = find_fetch_url(url, param, context.media)) {
+    chat.to_fetch.push_back({chat.messages.size(), message.content.size(), param, *std::move(remote)});
+    message.content.push_back(ContentPart::of_image(""));
+  } else {
+    message.content.push_back(ContentPart::of_image(read_picture_url(url, param, context.media)));
+  }
   chat.picture_params.push_back(param);
 }
 
@@ -174,6 +180,7 @@ GenerationRequest parse_chat_request(const json::value& value, const ParseContex
   request.engine.prompt = read_prompt_options(body, chat);
   request.engine.messages = std::move(chat.messages);
   request.picture_params = std::move(chat.picture_params);
+  request.to_fetch = std::move(chat.to_fetch);
   return request;
 }
 
@@ -203,6 +210,7 @@ TokenizeRequest parse_tokenize_request(const json::value& value, const ParseCont
   Chat chat = read_messages(body, context);
   request.prompt = read_prompt_options(body, chat);
   request.messages = std::move(chat.messages);
+  request.to_fetch = std::move(chat.to_fetch);
   return request;
 }
 

@@ -29,6 +29,13 @@ struct OutputConstraint {
   json::value value;  // the schema, the expression, the list of choices
 };
 
+// A picture of the messages that has to be fetched before anything is asked of the engine.
+struct PictureToFetch {
+  size_t message, part;
+  std::string param;
+  fetch::Url url;
+};
+
 // A request for an answer, chat or not.
 struct GenerationRequest {
   bool chat = true;
@@ -40,6 +47,7 @@ struct GenerationRequest {
   std::optional<std::string> request_id;
   std::optional<OutputConstraint> constraint;
   std::vector<std::string> picture_params;  // the field of each picture, in order
+  std::vector<PictureToFetch> to_fetch;
 };
 
 // POST /v1/chat/completions and POST /v1/completions. Fields that nobody knows are ignored; a field that is known and
@@ -51,6 +59,7 @@ GenerationRequest parse_completion_request(const json::value& body, const ParseC
 struct TokenizeRequest {
   std::optional<std::string> text;
   std::vector<Message> messages;
+  std::vector<PictureToFetch> to_fetch;
   PromptOptions prompt;
   bool add_special_tokens = true;
   bool token_strings = false;

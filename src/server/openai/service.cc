@@ -63,6 +63,32 @@ ApiError error_of_current_exception(http::Headers& notes) {
   }
 }
 
+// The files, or the error of the first picture that could not be had.
+std::vector<std::string> files_of(const std::vector<PictureToFetch>& pictures, std::vector<fetch::Fetched> fetched) {
+  using Status = fetch::Fetched::Status;
+  std::vector<std::string> files;
+  bool cancelled = false;
+  for (size_t i = 0; i < fetched.size(); ++i) {
+    const std::string& param = pictures[i].param;
+    const std::string message = fmt::format("{}: {}", param, fetched[i].problem);
+    switch (fetched[i].status) {
+      case Status::kGood: files.push_back(std::move(fetched[i].bytes)); break;
+      case Status::kNotAllowed: throw bad_request("image_url_not_allowed", param, message);
+      case Status::kTooLarge: throw bad_request("image_too_large", param, message);
+      case Status::kFailed: throw bad_request("failed_to_download_image", param, message);
+      case Status::kCancelled: cancelled = true;
+    }
+  }
+  if (cancelled) throw unavailable("shutting_down", "the server is being shut down");
+  return files;
+}
+
+void place_pictures(std::vector<Message>& messages, const std::vector<PictureToFetch>& pictures,
+                    std::vector<std::string> files) {
+  for (size_t i = 0; i < files.size(); ++i)
+    messages[pictures[i].message].content[pictures[i].part].image = std::move(files[i]);
+}
+
 }  // namespace
 
 Service::Service(const ServiceOptions& options)
@@ -71,7 +97,8 @@ Service::Service(const ServiceOptions& options)
       access_(options.access),
       log_(options.log),
       metrics_(options.model_names.front(), options.version),
-      worker_(std::make_unique<Worker>(kMaxTokenizeJobs)) {}
+      worker_(std::make_unique<Worker>(kMaxTokenizeJobs)),
+      fetcher_(options.fetch.hosts.empty() ? nullptr : std::make_unique<fetch::Fetcher>(options.fetch)) {}
 Service::~Service() = default;
 
 const std::vector<Service::Route>& Service::routes() {
@@ -122,6 +149,7 @@ std::vector<std::shared_ptr<Generation>> Service::running() {
 }
 
 void Service::cancel_all() {
+  if (fetcher_) fetcher_->cancel_all();
   for (const auto& generation : running()) backend().cancel(generation->id());
 }
 
@@ -141,7 +169,7 @@ ParseContext Service::context() const {
   return {.model_names = options_.model_names,
           .sampling = engine.default_sampling(),
           .vocab_size = engine.vocab_size(),
-          .media = {.folder = options_.media_folder}};
+          .media = {.folder = options_.media_folder, .hosts = options_.fetch.hosts}};
 }
 
 double Service::stalled_ms() const {
@@ -232,6 +260,40 @@ void Service::generate(const ExchangePtr& exchange, bool is_chat) {
     exchange->request().body = {};
     request = is_chat ? parse_chat_request(body, limits) : parse_completion_request(body, limits);
   }
+  if (request.to_fetch.empty()) return submit(exchange, std::move(request));
+  std::vector<PictureToFetch> pictures = std::move(request.to_fetch);
+  const auto kept = std::make_shared<GenerationRequest>(std::move(request));
+  with_pictures(exchange, pictures, [this, exchange, kept, pictures](std::vector<std::string> files) {
+    place_pictures(kept->engine.messages, pictures, std::move(files));
+    submit(exchange, std::move(*kept));
+  });
+}
+
+void Service::with_pictures(const ExchangePtr& exchange, std::vector<PictureToFetch> pictures,
+                            std::function<void(std::vector<std::string> files)> then) {
+  std::vector<fetch::Url> urls;
+  for (const PictureToFetch& picture : pictures) urls.push_back(picture.url);
+  const auto gone = std::make_shared<bool>(false);
+  const std::shared_ptr<fetch::Fetcher::Batch> batch = fetcher_->start(
+      std::move(urls), [exchange, gone, pictures = std::move(pictures), then](std::vector<fetch::Fetched> fetched) {
+        const auto kept = std::make_shared<std::vector<fetch::Fetched>>(std::move(fetched));
+        exchange->post([exchange, gone, pictures, then, kept] {
+          if (*gone) return;
+          try {
+            then(files_of(pictures, std::move(*kept)));
+          } catch (...) {
+            exchange->respond(to_response(error_of_current_exception(exchange->request().notes)));
+          }
+        });
+      });
+  if (!batch) throw unavailable("overloaded", "too many requests wait for pictures already; try again later");
+  exchange->on_gone([gone, weak = std::weak_ptr(batch)] {
+    *gone = true;
+    if (const auto alive = weak.lock()) fetch::Fetcher::cancel(*alive);
+  });
+}
+
+void Service::submit(const ExchangePtr& exchange, GenerationRequest request) {
   const auto start = std::chrono::steady_clock::now();
   const auto id = std::make_shared<RequestId>(0);
   const auto generation = std::make_shared<Generation>(
@@ -272,8 +334,18 @@ void Service::run_aside(const ExchangePtr& exchange, std::function<json::value()
 
 void Service::tokenize(const ExchangePtr& exchange) {
   Backend& engine = backend();
-  const TokenizeRequest request = parse_tokenize_request(parse_body(exchange->request().body), context());
-  run_aside(exchange, [&engine, request]() -> json::value {
+  const auto job =
+      std::make_shared<TokenizeRequest>(parse_tokenize_request(parse_body(exchange->request().body), context()));
+  if (job->to_fetch.empty()) return tokenize(exchange, engine, job);
+  with_pictures(exchange, job->to_fetch, [this, exchange, &engine, job](std::vector<std::string> files) {
+    place_pictures(job->messages, job->to_fetch, std::move(files));
+    tokenize(exchange, engine, job);
+  });
+}
+
+void Service::tokenize(const ExchangePtr& exchange, Backend& engine, const std::shared_ptr<TokenizeRequest>& job) {
+  run_aside(exchange, [&engine, job]() -> json::value {
+    const TokenizeRequest& request = *job;
     const std::vector<int32_t> ids = request.text ? engine.tokenize(*request.text, request.add_special_tokens)
                                                   : engine.prompt(request.messages, request.prompt).ids;
     json::object out = {

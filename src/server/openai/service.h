@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "server/fetch/fetcher.h"
 #include "server/http/exchange.h"
 #include "server/openai/access.h"
 #include "server/openai/backend.h"
@@ -24,6 +25,7 @@ struct ServiceOptions {
   std::string version;
   Access::Options access;
   std::filesystem::path media_folder;  // empty: no file: URLs
+  fetch::FetchOptions fetch = {};      // no hosts: no https: URLs
   bool web_page = true;
   LogFormat log = LogFormat::kText;
   int keep_alive_ms = 5000;  // of silence in a stream; proxies and clients give up after 30 s or more
@@ -49,8 +51,8 @@ class Service : public http::Handler {
   double stalled_ms() const;
   // Tells the clients of all that runs that the server failed, without the engine, which does not answer any more.
   void abandon_all();
-  // Ends the service's own thread: behind the end of the server's threads, and before the engine goes.
-  void close() { worker_.reset(); }
+  // Ends the service's own threads: behind the end of the server's threads, and before the engine goes.
+  void close() { fetcher_.reset(), worker_.reset(); }
   Log& log() { return log_; }
 
   std::optional<http::Response> admit(http::Request& head) override;
@@ -78,6 +80,7 @@ class Service : public http::Handler {
   void complete(const ExchangePtr& exchange);
   void generate(const ExchangePtr& exchange, bool is_chat);
   void tokenize(const ExchangePtr& exchange);
+  void tokenize(const ExchangePtr& exchange, Backend& engine, const std::shared_ptr<TokenizeRequest>& job);
   void detokenize(const ExchangePtr& exchange);
   void list_models(const ExchangePtr& exchange);
   void get_model(const ExchangePtr& exchange);
@@ -89,6 +92,10 @@ class Service : public http::Handler {
   void openapi(const ExchangePtr& exchange);
   void page(const ExchangePtr& exchange);
 
+  void submit(const ExchangePtr& exchange, GenerationRequest request);
+  // Goes on with `then` on the exchange's thread when the pictures are here, or answers with what was wrong.
+  void with_pictures(const ExchangePtr& exchange, std::vector<PictureToFetch> pictures,
+                     std::function<void(std::vector<std::string> files)> then);
   std::vector<std::shared_ptr<Generation>> running();
   json::object model_json(const std::string& name) const;
   // Runs `job` on the worker and answers with what it returns or throws.
@@ -105,6 +112,7 @@ class Service : public http::Handler {
   std::mutex mutex_;
   std::map<RequestId, std::weak_ptr<Generation>> running_;
   std::unique_ptr<Worker> worker_;
+  std::unique_ptr<fetch::Fetcher> fetcher_;  // null when there are no hosts
 };
 
 }  // namespace idefics::openai

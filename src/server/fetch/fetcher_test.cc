@@ -1,0 +1,349 @@
+#include "server/fetch/fetcher.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "server/fetch/fake_host.h"
+#include "server/openai/service_fixture.h"
+
+namespace idefics::fetch {
+namespace {
+
+using Status = Fetched::Status;
+using Clock = std::chrono::steady_clock;
+
+bool is_address(const sockaddr& address, const char* text) {
+  char name[INET6_ADDRSTRLEN] = {};
+  const auto* v4 = reinterpret_cast<const sockaddr_in*>(&address);
+  return address.sa_family == AF_INET && ::inet_ntop(AF_INET, &v4->sin_addr, name, sizeof name) != nullptr &&
+         std::string_view(name) == text;
+}
+
+// Lets http://pics.example and http://other.example at the ports be fetched, and what they are at 127.0.0.1 be
+// connected to. 127.0.0.2 plays an address of the own network.
+FetchOptions options_for(std::vector<int> ports) {
+  FetchOptions options;
+  for (const int port : ports) {
+    for (const std::string name : {"pics.example", "other.example"})
+      options.hosts.add("http://" + name + ":" + std::to_string(port));
+  }
+  options.allowed_address = [](const sockaddr& address) { return is_address(address, "127.0.0.1"); };
+  options.resolve = [](const Origin& origin) {
+    return std::vector<std::string>{origin.host + ":" + std::to_string(origin.port) + ":127.0.0.1"};
+  };
+  return options;
+}
+
+Url url_of(const FakeHost& host, const std::string& target = "/x.png", const std::string& name = "pics.example") {
+  return {{false, name, host.port()}, target};
+}
+
+std::vector<Fetched> fetch_all(Fetcher& fetcher, std::vector<Url> urls,
+                               const std::function<void(Fetcher::Batch&)>& meanwhile = {}) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::optional<std::vector<Fetched>> results;
+  const auto batch = fetcher.start(std::move(urls), [&](std::vector<Fetched> fetched) {
+    const std::lock_guard lock(mutex);
+    results = std::move(fetched);
+    changed.notify_one();
+  });
+  EXPECT_NE(batch, nullptr);
+  if (meanwhile) meanwhile(*batch);
+  std::unique_lock lock(mutex);
+  EXPECT_TRUE(changed.wait_for(lock, std::chrono::seconds(30), [&] { return results.has_value(); }));
+  return results.value_or(std::vector<Fetched>(1));
+}
+
+Fetched fetch_one(FetchOptions options, const Url& url) {
+  Fetcher fetcher(std::move(options));
+  return fetch_all(fetcher, {url}).front();
+}
+
+FakeHost::Handler always(std::string answer) {
+  return [answer = std::move(answer)](FakeHost::Peer& peer, const std::string&) { peer.send(answer); };
+}
+
+std::string redirect(const std::string& to, int status = 302) {
+  return "HTTP/1.1 " + std::to_string(status) + " Moved\r\nLocation: " + to + "\r\nContent-Length: 0\r\n\r\n";
+}
+
+TEST(Fetcher, a_picture_comes_as_it_is_and_nothing_of_ours_goes) {
+  const std::filesystem::path home = std::filesystem::temp_directory_path() / "idefics-fetch-home";
+  std::filesystem::create_directories(home);
+  std::ofstream(home / ".netrc") << "machine pics.example login me password planted-secret\n";
+  ::setenv("HOME", home.c_str(), 1);
+  for (const char* name : {"http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"})
+    ::setenv(name, "http://127.0.0.2:9", 1);
+  const std::string body("\x89PNG\0\r\n bytes", 13);
+  FakeHost host(always(whole_answer(body, "Set-Cookie: a=b\r\nContent-Encoding: gzip\r\n")));
+  for (int i = 0; i < 2; ++i) {
+    const Fetched fetched = fetch_one(options_for({host.port()}), url_of(host, "/a?b=c"));
+    EXPECT_EQ(fetched.status, Status::kGood) << fetched.problem;
+    EXPECT_EQ(fetched.bytes, body);
+    EXPECT_EQ(host.last_head(), "GET /a?b=c HTTP/1.1\r\nHost: pics.example:" + std::to_string(host.port()) +
+                                    "\r\nUser-Agent: idefics\r\nAccept: */*\r\n\r\n");
+  }
+  for (const char* name : {"http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"}) ::unsetenv(name);
+  std::filesystem::remove_all(home);
+  FakeHost chunked(always("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"));
+  EXPECT_EQ(fetch_one(options_for({chunked.port()}), url_of(chunked)).bytes, "abcde");
+}
+
+TEST(Fetcher, only_global_addresses_are_connected_to) {
+  FakeHost host(always(whole_answer("secret")));
+  for (const char* address :
+       {"127.0.0.1", "127.0.0.1,[::1]", "[::1]", "10.0.0.1", "169.254.169.254", "[::ffff:127.0.0.1]",
+        "[64:ff9b::7f00:1]", "0.0.0.0", "192.168.1.1", "[fe80::1]", "[fd00::1]"}) {
+    FetchOptions options = options_for({host.port()});
+    options.allowed_address = is_global;
+    options.resolve = [&](const Origin& origin) {
+      return std::vector<std::string>{origin.host + ":" + std::to_string(origin.port) + ":" + address};
+    };
+    const Fetched fetched = fetch_one(options, url_of(host));
+    EXPECT_EQ(fetched.status, Status::kNotAllowed) << address << fetched.problem;
+  }
+  EXPECT_EQ(host.connections(), 0);
+}
+
+TEST(Fetcher, one_forbidden_address_among_others_is_enough) {
+  FakeHost good(always(whole_answer("good")));
+  FakeHost inner(always(whole_answer("secret")), "127.0.0.2", good.port());
+  FetchOptions options = options_for({good.port()});
+  options.resolve = [&](const Origin& origin) {
+    return std::vector<std::string>{origin.host + ":" + std::to_string(origin.port) + ":127.0.0.2,127.0.0.1"};
+  };
+  EXPECT_EQ(fetch_one(options, url_of(good)).status, Status::kNotAllowed);
+  EXPECT_EQ(inner.connections(), 0);
+}
+
+TEST(Fetcher, redirects_are_followed_only_to_what_would_be_allowed) {
+  FakeHost inner(always(whole_answer("secret")), "127.0.0.2");
+  std::string to;
+  FakeHost host([&](FakeHost::Peer& peer, const std::string& head) {
+    const bool start = head.starts_with("GET /start ");
+    peer.send(start ? redirect(to) : whole_answer("good"));
+  });
+  const std::string port = std::to_string(host.port()), inner_port = std::to_string(inner.port());
+  const FetchOptions options = options_for({host.port()});
+  for (const std::string& good : std::vector<std::string>{"/next", "next?x", "http://pics.example:" + port + "/y",
+                                                          "//other.example:" + port + "/"}) {
+    to = good;
+    const Fetched fetched = fetch_one(options, url_of(host, "/start"));
+    EXPECT_EQ(fetched.bytes, "good") << good << fetched.problem;
+  }
+  for (const std::string& bad : std::vector<std::string>{
+           "http://127.0.0.2:" + inner_port + "/", "http://pics.example:" + inner_port + "/", "http://evil.example/",
+           "http://user@pics.example:" + port + "/", "https://pics.example:" + port + "/",
+           std::string("file:///etc/passwd"), "http://2130706434:" + inner_port + "/",
+           "http://0x7f.2:" + inner_port + "/", "http://[::ffff:127.0.0.2]:" + inner_port + "/",
+           "http://localhost:" + inner_port + "/", std::string("gopher://pics.example/"), std::string("javascript:1"),
+           "http://pics.example:" + port + "\\@evil/"}) {
+    to = bad;
+    const Fetched fetched = fetch_one(options, url_of(host, "/start"));
+    EXPECT_EQ(fetched.status, Status::kNotAllowed) << bad << fetched.bytes << fetched.problem;
+  }
+  EXPECT_EQ(inner.connections(), 0);
+}
+
+TEST(Fetcher, three_redirects_are_enough) {
+  FakeHost host([](FakeHost::Peer& peer, const std::string& head) {
+    const int left = head.at(5) - '0';
+    peer.send(left == 0 ? whole_answer("good") : redirect("/" + std::to_string(left - 1), 307));
+  });
+  const FetchOptions options = options_for({host.port()});
+  EXPECT_EQ(fetch_one(options, url_of(host, "/3")).bytes, "good");
+  const int before = host.connections();
+  EXPECT_EQ(fetch_one(options, url_of(host, "/9")).status, Status::kFailed);
+  EXPECT_EQ(host.connections(), before + 4);
+}
+
+TEST(Fetcher, a_name_that_means_something_else_at_the_next_hop_leads_nowhere) {
+  FakeHost host(always(redirect("/again")));
+  FakeHost inner(always(whole_answer("secret")), "127.0.0.2", host.port());
+  FetchOptions options = options_for({host.port()});
+  options.resolve = [asked = 0](const Origin& origin) mutable {
+    const char* address = asked++ == 0 ? "127.0.0.1" : "127.0.0.2";
+    return std::vector<std::string>{origin.host + ":" + std::to_string(origin.port) + ":" + address};
+  };
+  EXPECT_EQ(fetch_one(options, url_of(host)).status, Status::kNotAllowed);
+  EXPECT_EQ(host.connections(), 1);
+  EXPECT_EQ(inner.connections(), 0);
+}
+
+TEST(Fetcher, bodies_and_heads_without_end_are_cut_off) {
+  std::string start;
+  std::string piece;
+  FakeHost host([&](FakeHost::Peer& peer, const std::string&) {
+    peer.send(start);
+    while (peer.send(piece)) {
+    }
+  });
+  FetchOptions options = options_for({host.port()});
+  options.max_bytes = 1 << 20;
+  start = "HTTP/1.1 200 OK\r\n\r\n", piece = std::string(65536, 'x');
+  EXPECT_EQ(fetch_one(options, url_of(host)).status, Status::kTooLarge);
+  start = "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n";
+  EXPECT_EQ(fetch_one(options, url_of(host)).status, Status::kTooLarge);
+  start = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", piece = "1000\r\n" + std::string(4096, 'x') + "\r\n";
+  EXPECT_EQ(fetch_one(options, url_of(host)).status, Status::kTooLarge);
+  start = "HTTP/1.1 200 OK\r\n", piece = "X-Header: " + std::string(1000, 'x') + "\r\n";
+  EXPECT_EQ(fetch_one(options, url_of(host)).status, Status::kFailed);
+  start = "HTTP/1.1 404 Not Found\r\n\r\n", piece = std::string(65536, 'x');
+  EXPECT_EQ(fetch_one(options, url_of(host)).status, Status::kTooLarge);
+}
+
+TEST(Fetcher, slow_hosts_are_left) {
+  FakeHost silent([](FakeHost::Peer& peer, const std::string&) { peer.wait(30'000); });
+  FakeHost drip([](FakeHost::Peer& peer, const std::string&) {
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
+    while (peer.send("x") && peer.wait(30)) {
+    }
+  });
+  FetchOptions options = options_for({silent.port(), drip.port()});
+  options.timeout_ms = 300;
+  for (const FakeHost* host : {&silent, &drip}) {
+    const auto begin = Clock::now();
+    EXPECT_EQ(fetch_one(options, url_of(*host)).status, Status::kFailed);
+    EXPECT_LT(Clock::now() - begin, std::chrono::seconds(5));
+  }
+}
+
+TEST(Fetcher, what_is_no_picture_file_of_a_server_has_failed) {
+  for (const std::string& answer : std::vector<std::string>{
+           std::string("HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nabc"), std::string("nonsense"),
+           std::string(""), std::string("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"),
+           std::string("HTTP/1.1 204 No\r\n\r\n"), std::string("HTTP/1.1 302 Moved\r\nContent-Length: 0\r\n\r\n"),
+           std::string("HTTP/1.1 401 Who\r\nWWW-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n")}) {
+    FakeHost host(always(answer));
+    const Fetched fetched = fetch_one(options_for({host.port()}), url_of(host));
+    EXPECT_NE(fetched.status, Status::kGood) << answer;
+    EXPECT_EQ(host.last_head().find("Authorization"), std::string::npos);
+  }
+  FakeHost gone(always(""));
+  Url url = url_of(gone);
+  FetchOptions options = options_for({1});
+  url.origin.port = 1;
+  EXPECT_EQ(fetch_one(options, url).status, Status::kFailed);
+}
+
+TEST(Fetcher, is_cancelled_soon_and_takes_only_so_much_at_a_time) {
+  FakeHost silent([](FakeHost::Peer& peer, const std::string&) { peer.wait(30'000); });
+  FetchOptions options = options_for({silent.port()});
+  options.max_batches = 2;
+  const auto begin = Clock::now();
+  {
+    Fetcher fetcher(options);
+    const std::vector<Fetched> results =
+        fetch_all(fetcher, std::vector<Url>(9, url_of(silent)), [](Fetcher::Batch& batch) { Fetcher::cancel(batch); });
+    ASSERT_EQ(results.size(), 9u);
+    for (const Fetched& fetched : results) EXPECT_EQ(fetched.status, Status::kCancelled);
+    const auto nothing = [](std::vector<Fetched>) {};
+    const auto a = fetcher.start({url_of(silent)}, nothing), b = fetcher.start({url_of(silent)}, nothing);
+    EXPECT_NE(b, nullptr);
+    EXPECT_EQ(fetcher.start({url_of(silent)}, nothing), nullptr);
+  }
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(8));
+}
+
+TEST(Fetcher, pictures_of_one_request_are_limited_together) {
+  FakeHost host(always(whole_answer(std::string(1000, 'x'))));
+  FetchOptions options = options_for({host.port()});
+  options.max_batch_bytes = 2500;
+  Fetcher fetcher(options);
+  EXPECT_EQ(fetch_all(fetcher, std::vector<Url>(2, url_of(host))).back().status, Status::kGood);
+  int large = 0;
+  for (const Fetched& fetched : fetch_all(fetcher, std::vector<Url>(4, url_of(host))))
+    large += fetched.status == Status::kTooLarge;
+  EXPECT_GE(large, 1);
+}
+
+// ---- Through the server --------------------------------------------------------------------------------------------
+
+std::string chat_about(const std::string& url) {
+  return R"({"messages":[{"role":"user","content":[{"type":"text","text":"?"},{"type":"image_url","image_url":{"url":")" +
+         url + "\"}}]}]}";
+}
+
+TEST(FetchedPictures, reach_the_engine_and_errors_name_their_field) {
+  FakeHost host([](FakeHost::Peer& peer, const std::string& head) {
+    if (head.starts_with("GET /missing ")) peer.send("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
+    if (head.starts_with("GET /large ")) peer.send(whole_answer(std::string(20'000, 'x')));
+    peer.send(whole_answer("the bytes"));
+  });
+  openai::ServiceOptions service;
+  service.fetch = options_for({host.port()});
+  service.fetch.max_bytes = 10'000;
+  openai::Served served(service);
+  const std::string base = "http://pics.example:" + std::to_string(host.port());
+  const http::Reply reply = ask(served, openai::post("/v1/chat/completions", chat_about(base + "/x.png")));
+  EXPECT_EQ(reply.status, 200) << reply.body;
+  const idefics::Request request = served.backend->last_request();
+  ASSERT_EQ(request.messages.at(0).content.size(), 2u);
+  EXPECT_EQ(request.messages[0].content[0].text, "?");
+  EXPECT_EQ(request.messages[0].content[1].image, "the bytes");
+  EXPECT_EQ(ask(served, openai::post("/tokenize", chat_about(base + "/x.png"))).status, 200);
+
+  const int submitted = served.backend->submitted();
+  const auto expect_code = [&](const std::string& url, const std::string& code) {
+    for (const char* route : {"/v1/chat/completions", "/tokenize"}) {
+      const http::Reply refused = ask(served, openai::post(route, chat_about(url)));
+      openai::expect_error(refused, 400, "invalid_request_error", code, url);
+      EXPECT_EQ(json::parse(refused.body).at("error").at("param"), "messages[0].content[1].image_url") << url;
+    }
+  };
+  expect_code(base + "/missing", "failed_to_download_image");
+  expect_code(base + "/large", "image_too_large");
+  expect_code("http://pics.example:1/x", "image_url_not_allowed");
+  expect_code("https://evil.example/x", "image_url_not_allowed");
+  expect_code("http://127.0.0.1:" + std::to_string(host.port()) + "/x", "image_url_not_allowed");
+  expect_code("http://user@pics.example/x", "image_url_not_allowed");
+  EXPECT_EQ(served.backend->submitted(), submitted);
+  expect_canary(served);
+}
+
+TEST(FetchedPictures, hold_nobody_up_and_are_left_when_the_client_goes) {
+  std::atomic<int> waiting = 0;
+  FakeHost silent([&](FakeHost::Peer& peer, const std::string&) {
+    ++waiting;
+    peer.wait(30'000);
+    --waiting;
+  });
+  openai::ServiceOptions service;
+  service.fetch = options_for({silent.port()});
+  openai::Served served(service);
+  const std::string body = chat_about("http://pics.example:" + std::to_string(silent.port()) + "/");
+  const auto wait_for = [&](int count) {
+    const auto begin = Clock::now();
+    while (waiting != count && Clock::now() - begin < std::chrono::seconds(10))
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    EXPECT_EQ(waiting, count);
+  };
+  {
+    std::vector<std::unique_ptr<http::TestClient>> clients;
+    for (int i = 0; i < 4; ++i) {
+      clients.push_back(std::make_unique<http::TestClient>(served.port()));
+      clients.back()->send(openai::post("/v1/chat/completions", body));
+    }
+    wait_for(4);
+    for (int i = 0; i < 5; ++i) expect_canary(served);
+  }
+  wait_for(0);
+  EXPECT_EQ(served.backend->submitted(), 5);
+  // The end of the server does not wait for them either.
+  http::TestClient client(served.port());
+  client.send(openai::post("/v1/chat/completions", body));
+  wait_for(1);
+  served.service->begin_drain();
+  served.service->cancel_all();
+  const http::Reply reply = client.read(5000);
+  EXPECT_EQ(reply.status, 503) << reply.body;
+}
+
+}  // namespace
+}  // namespace idefics::fetch
