@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "base/files.h"
+#include "base/utf8.h"
 #include "idefics/error.h"
 
 namespace idefics::cli {
@@ -18,6 +19,17 @@ constexpr uint64_t kMaxBytes = uint64_t{1} << 20;
 
 std::string place_of(const std::filesystem::path& path, const toml::source_region& source) {
   return fmt::format("{}:{}", path.string(), source.begin.line);
+}
+
+// The parser says so too, but not where.
+void require_utf8(const std::filesystem::path& path, std::string_view text) {
+  int line = 1;
+  for (size_t start = 0; start < text.size(); ++line) {
+    const size_t end = std::min(text.find('\n', start), text.size());
+    if (!is_utf8(text.substr(start, end - start)))
+      throw Error(ErrorCode::kUsage, fmt::format("{}:{}: is not UTF-8", path.string(), line));
+    start = end + 1;
+  }
 }
 
 // The texts of a list; nothing when there is something else in it.
@@ -50,9 +62,11 @@ Setting to_setting(const std::string& key, const toml::node& node) {
 }  // namespace
 
 std::vector<Setting> read_settings(const std::filesystem::path& path) {
+  const std::string text = read_file(path, kMaxBytes, ErrorCode::kUsage);
+  require_utf8(path, text);
   toml::table table;
   try {
-    table = toml::parse(read_file(path, kMaxBytes, ErrorCode::kUsage), path.string());
+    table = toml::parse(text, path.string());
   } catch (const toml::parse_error& e) {
     throw Error(ErrorCode::kUsage, fmt::format("{}: {}", place_of(path, e.source()), e.description()));
   }
