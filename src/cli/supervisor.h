@@ -5,8 +5,8 @@
 
 namespace idefics::cli {
 
-// "READY=1", "STOPPING=1". Nothing happens when nobody asked to be told ($NOTIFY_SOCKET), or when it cannot be: then the
-// manager's own time limits count.
+// "READY=1", "STOPPING=1". Nothing happens when nobody asked to be told ($NOTIFY_SOCKET), or when it cannot be: then
+// the manager's own time limits count.
 void tell_supervisor(std::string_view state);
 
 }  // namespace idefics::cli

@@ -261,6 +261,13 @@ void expect_fields(const json::object& line, const std::string& event) {
   EXPECT_EQ(found, wanted) << event;
 }
 
+void expect_sum(const json::object& memory) {
+  int64_t sum = 0;
+  for (const std::string& field : kFields.at("memory")) sum += field == "total_mib" ? 0 : memory.at(field).as_int64();
+  EXPECT_GT(memory.at("weights_mib").as_int64(), 0);
+  EXPECT_NEAR(memory.at("total_mib").as_int64(), sum, 5) << "each is rounded down";
+}
+
 TEST(Serve, each_line_of_a_json_log_is_an_object_with_the_documented_fields) {
   ServerProgram server({"--log-format", "json"});
   http::TestClient(server.port()).ask(post("/v1/chat/completions", chat_body()), 30'000);
@@ -276,6 +283,7 @@ TEST(Serve, each_line_of_a_json_log_is_an_object_with_the_documented_fields) {
     const std::string event(line.at("event").as_string());
     ASSERT_TRUE(kFields.contains(event)) << event;
     expect_fields(line.as_object(), event);
+    if (event == "memory") expect_sum(line.as_object());
     ++events[event];
   }
   EXPECT_TRUE(log.ends_with('\n'));
