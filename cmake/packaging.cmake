@@ -89,6 +89,14 @@ if(TARGET idefics)
       DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_DATAROOTDIR}/zsh/\${zsh}\")")
 endif()
 
+# ---- A service (docs/server.md, docs/scaling.md). Nothing is started by installing it ---------------------------------
+
+if(TARGET idefics AND CMAKE_SYSTEM_NAME STREQUAL Linux)
+  install(FILES ${packaging}/systemd/idefics.service DESTINATION lib/systemd/system)
+  install(FILES ${packaging}/examples/serve.toml ${packaging}/grafana/idefics.json
+    ${packaging}/prometheus/idefics.rules.yml ${packaging}/haproxy/haproxy.cfg DESTINATION ${doc_dir}/examples)
+endif()
+
 # ---- Papers --------------------------------------------------------------------------------------------------------
 
 add_custom_command(OUTPUT changelog.Debian.gz

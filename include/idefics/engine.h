@@ -232,7 +232,9 @@ class Engine {
   // Whether the text of an answer leaves special tokens out when a request does not say.
   bool skips_special_tokens() const;
   struct Memory {
-    size_t weights, kv_cache, scratch, vision_cache;  // bytes; caches take physical memory only where they were used
+    // Bytes; scratch is that of both towers. Caches take physical memory only where they were used.
+    size_t weights, kv_cache, scratch, vision_cache, pixel_cache;
+    size_t total() const { return weights + kv_cache + scratch + vision_cache + pixel_cache; }
   };
   Memory memory() const;
   EngineStats stats() const;

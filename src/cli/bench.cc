@@ -60,12 +60,13 @@ void add_bench(CommandLine& line) {
   verb.group("Measurement");
   verb.text("--image", "FILE", "The picture that is asked about; default: one of 1920 x 1080 that is made up",
             options->picture);
-  verb.whole("--max-tokens", "Tokens of each answer; default: 128", 2, INT_MAX, options->max_tokens);
+  verb.length("--max-tokens", "Tokens of each answer; default: 128", 2, INT_MAX, options->max_tokens);
   verb.whole("--runs", "Runs of which the median counts, after one that does not; default: 5", 1, 10000, options->runs);
   options->images.describe(verb);
   options->engine.describe(verb);
   verb.group("Output");
   verb.flag("--json", "Print one JSON object, with the times of every run", options->json);
+  verb.config_file();
   verb.action([options] { return run(*options); });
 }
 

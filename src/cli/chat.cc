@@ -44,6 +44,7 @@ void add_chat(CommandLine& line) {
   options->images.describe(verb);
   options->sampling.describe(verb);
   options->engine.describe(verb);
+  verb.config_file();
   verb.action([options] { return run(*options); });
 }
 

@@ -32,15 +32,6 @@ std::string variable_name(const std::string& long_name) {
   return name;
 }
 
-[[noreturn]] void refuse(const CLI::Option& option, std::string_view wanted) {
-  const std::string value = option.results().back(), variable = option.get_envname();
-  const char* set = std::getenv(variable.c_str());
-  const bool from_environment = set != nullptr && option.results().size() == 1 && value == set;
-  throw Error(ErrorCode::kUsage,
-              fmt::format("{} is \"{}\", wanted {}", from_environment ? variable : "--" + option.get_lnames().front(),
-                          value, wanted));
-}
-
 std::string one_of(const std::vector<std::string>& choices) {
   return fmt::format("one of {}", fmt::join(choices, ", "));
 }
@@ -65,22 +56,6 @@ std::vector<OptionInfo> describe_options(const CLI::App& app) {
   // CLI11 has --help first; people look for it last.
   std::stable_partition(out.begin(), out.end(), [](const OptionInfo& o) { return o.group != "Help"; });
   return out;
-}
-
-VerbInfo describe_verb(const CLI::App& app) {
-  VerbInfo info;
-  const std::string description = app.get_description();
-  const size_t end = std::min(description.find("\n\n"), description.size());
-  info.name = app.get_name();
-  info.summary = description.substr(0, end);
-  if (end < description.size()) info.details = description.substr(end + 2);
-  info.example = app.get_footer();
-  for (const CLI::Option* option : app.get_options()) {
-    if (option->get_positional())
-      info.arguments.push_back({option->get_name(true), option->get_description(), option->get_required()});
-  }
-  info.options = describe_options(app);
-  return info;
 }
 
 std::string suggest(const std::string& word, const std::vector<std::string>& known) {
@@ -149,17 +124,33 @@ std::optional<bool> parse_switch(std::string_view text) {
 
 // ---- Verb ----------------------------------------------------------------------------------------------------------
 
-CLI::Option* Verb::add(const std::string& names, const std::string& what, const std::string& help) {
-  CLI::Option* option = app_.add_option(names, CLI::callback_t(), help);
-  option->type_name(what)->group(group_)->envname(variable_name(option->get_lnames().front()));
-  option->take_last();
+void Verb::Given::refuse(std::string_view wanted) const {
+  throw Error(ErrorCode::kUsage, fmt::format("{} is \"{}\", wanted {}", name, last(), wanted));
+}
+
+CLI::Option* Verb::add(const std::string& names, const std::string& what, const std::string& help, Kind kind) {
+  const bool is_switch = kind == Kind::kSwitch;
+  CLI::Option* option = is_switch ? app_.add_flag(names, help) : app_.add_option(names, CLI::callback_t(), help);
+  if (!is_switch) option->type_name(what)->take_last();
+  option->group(group_)->envname(variable_name(option->get_lnames().front()));
+  for (const std::string& name : option->get_lnames()) keys_[name] = {option, kind};
+  return option;
+}
+
+// Whether it is there is checked when it is read: the file may have it.
+CLI::Option* Verb::add_argument(const std::string& name, const std::string& help, bool required) {
+  CLI::Option* option = app_.add_option(name, CLI::callback_t(), help);
+  if (required) required_.push_back(option);
+  std::string lower_name = name;
+  for (char& c : lower_name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  keys_[lower_name] = {option, Kind::kText};
   return option;
 }
 
 void Verb::argument(const std::string& name, const std::string& help, std::string& value) {
-  CLI::Option* option = app_.add_option(name, CLI::callback_t(), help)->required();
-  readers_.push_back([option, name, &value] {
-    value = option->results().back();
+  CLI::Option* option = add_argument(name, help, true);
+  readers_.push_back([this, option, name, &value] {
+    value = given(option).last();
     const std::vector<std::string> choices = split_choices(name);
     if (!choices.empty() && std::find(choices.begin(), choices.end(), value) == choices.end())
       throw Error(ErrorCode::kUsage, fmt::format("\"{}\" is not {}", value, one_of(choices)));
@@ -167,99 +158,189 @@ void Verb::argument(const std::string& name, const std::string& help, std::strin
 }
 
 void Verb::argument(const std::string& name, const std::string& help, std::optional<std::string>& value) {
-  CLI::Option* option = app_.add_option(name, CLI::callback_t(), help);
-  readers_.push_back([option, &value] {
-    if (!option->empty()) value = option->results().back();
+  CLI::Option* option = add_argument(name, help, false);
+  readers_.push_back([this, option, &value] {
+    if (const Given words = given(option); !words.empty()) value = words.last();
   });
 }
 
 void Verb::text(const std::string& names, const std::string& what, const std::string& help,
                 std::optional<std::string>& value) {
-  CLI::Option* option = add(names, what, help);
-  readers_.push_back([option, choices = split_choices(what), &value] {
-    if (option->empty()) return;
-    value = option->results().back();
+  CLI::Option* option = add(names, what, help, Kind::kText);
+  readers_.push_back([this, option, choices = split_choices(what), &value] {
+    const Given words = given(option);
+    if (words.empty()) return;
+    value = words.last();
     if (!choices.empty() && std::find(choices.begin(), choices.end(), *value) == choices.end())
-      refuse(*option, one_of(choices));
+      words.refuse(one_of(choices));
   });
 }
 
 void Verb::required_text(const std::string& names, const std::string& what, const std::string& help,
                          std::string& value) {
-  CLI::Option* option = add(names, what, help);
-  option->required();
-  readers_.push_back([option, &value] { value = option->results().back(); });
+  CLI::Option* option = add(names, what, help, Kind::kText);
+  required_.push_back(option);
+  readers_.push_back([this, option, &value] { value = given(option).last(); });
 }
 
 void Verb::texts(const std::string& names, const std::string& what, const std::string& help,
                  std::vector<std::string>& values) {
-  CLI::Option* option = add(names, what, help);
+  CLI::Option* option = add(names, what, help, Kind::kTexts);
   // One value behind each occurrence: "--image a.png MODEL" must not take MODEL for a picture.
   option->take_all()->expected(CLI::detail::expected_max_vector_size)->allow_extra_args(false);
-  readers_.push_back([option, &values] { values = option->results(); });
+  readers_.push_back([this, option, &values] { values = given(option).values; });
 }
 
 void Verb::whole(const std::string& names, const std::string& help, int min, int max, std::optional<int>& value) {
-  CLI::Option* option = add(names, "N", help);
-  readers_.push_back([option, min, max, &value] {
-    if (option->empty()) return;
-    const std::optional<int64_t> n = parse_whole(option->results().back());
-    if (!n || *n < min || *n > max) refuse(*option, fmt::format("a whole number from {} to {}", min, max));
+  CLI::Option* option = add(names, "N", help, Kind::kWhole);
+  readers_.push_back([this, option, min, max, &value] {
+    const Given words = given(option);
+    if (words.empty()) return;
+    const std::optional<int64_t> n = parse_whole(words.last());
+    if (!n || *n < min || *n > max) words.refuse(fmt::format("a whole number from {} to {}", min, max));
     value = static_cast<int>(*n);
   });
 }
 
 void Verb::length(const std::string& names, const std::string& help, int min, int max, std::optional<int>& value) {
-  CLI::Option* option = add(names, "N", help);
-  readers_.push_back([option, min, max, &value] {
-    if (option->empty()) return;
-    const std::optional<int64_t> n = parse_length(option->results().back());
-    if (!n || *n < min || *n > max) refuse(*option, fmt::format("a number from {} to {}, or the like of 4k", min, max));
+  CLI::Option* option = add(names, "N", help, Kind::kLength);
+  readers_.push_back([this, option, min, max, &value] {
+    const Given words = given(option);
+    if (words.empty()) return;
+    const std::optional<int64_t> n = parse_length(words.last());
+    if (!n || *n < min || *n > max) words.refuse(fmt::format("a number from {} to {}, or the like of 4k", min, max));
     value = static_cast<int>(*n);
   });
 }
 
 void Verb::bytes(const std::string& names, const std::string& help, std::optional<int64_t>& value) {
-  CLI::Option* option = add(names, "BYTES", help);
-  readers_.push_back([option, &value] {
-    if (option->empty()) return;
-    value = parse_length(option->results().back());
-    if (!value || *value < 1) refuse(*option, "a number of bytes, or the like of 512m or 2G");
+  CLI::Option* option = add(names, "BYTES", help, Kind::kLength);
+  readers_.push_back([this, option, &value] {
+    const Given words = given(option);
+    if (words.empty()) return;
+    value = parse_length(words.last());
+    if (!value || *value < 1) words.refuse("a number of bytes, or the like of 512m or 2G");
   });
 }
 
 void Verb::seed(const std::string& names, const std::string& help, std::optional<uint64_t>& value) {
-  CLI::Option* option = add(names, "N", help);
-  readers_.push_back([option, &value] {
-    if (option->empty()) return;
-    value = parse<uint64_t>(option->results().back());
-    if (!value) refuse(*option, "a whole number from 0 to 2^64 - 1");
+  CLI::Option* option = add(names, "N", help, Kind::kWhole);
+  readers_.push_back([this, option, &value] {
+    const Given words = given(option);
+    if (words.empty()) return;
+    value = parse<uint64_t>(words.last());
+    if (!value) words.refuse("a whole number from 0 to 2^64 - 1");
   });
 }
 
 void Verb::number(const std::string& names, const std::string& help, std::optional<double>& value) {
-  CLI::Option* option = add(names, "X", help);
-  readers_.push_back([option, &value] {
-    if (option->empty()) return;
-    value = parse_number(option->results().back());
-    if (!value) refuse(*option, "a number");
+  CLI::Option* option = add(names, "X", help, Kind::kNumber);
+  readers_.push_back([this, option, &value] {
+    const Given words = given(option);
+    if (words.empty()) return;
+    value = parse_number(words.last());
+    if (!value) words.refuse("a number");
   });
 }
 
 void Verb::flag(const std::string& names, const std::string& help, bool& value) {
-  CLI::Option* option = app_.add_flag(names, help);
-  option->group(group_)->envname(variable_name(option->get_lnames().front()));
-  readers_.push_back([option, &value] {
-    if (option->empty()) return;
-    const std::optional<bool> on = parse_switch(option->results().back());
-    if (!on) refuse(*option, "true or false");
+  CLI::Option* option = add(names, "", help, Kind::kSwitch);
+  readers_.push_back([this, option, &value] {
+    const Given words = given(option);
+    if (words.empty()) return;
+    const std::optional<bool> on = parse_switch(words.last());
+    if (!on) words.refuse("true or false");
     value = *on;
   });
 }
 
+// ---- The file of settings
+
+void Verb::config_file() {
+  group("Settings");
+  config_ = add("--config", "FILE", "A TOML file with values for these options: max-tokens = 100", Kind::kText);
+  keys_.erase("config");
+}
+
+void Verb::read_config() {
+  if (config_ == nullptr || config_->empty()) return;
+  const std::string path = config_->results().back();
+  for (const Setting& setting : read_settings(path)) take(setting, path);
+}
+
+void Verb::take(const Setting& setting, const std::string& path) {
+  using Type = Setting::Type;
+  const auto known = keys_.find(setting.key);
+  if (known == keys_.end()) {
+    std::vector<std::string> names;
+    for (const auto& [name, option] : keys_) names.push_back(name);
+    throw Error(ErrorCode::kUsage, fmt::format("{}: there is no setting \"{}\": {}see idefics {} --help", setting.place,
+                                               setting.key, suggest(setting.key, names), app_.get_name()));
+  }
+  const auto& [option, kind] = known->second;
+  const auto want = [&](std::initializer_list<Type> types, std::string_view wanted) {
+    if (std::find(types.begin(), types.end(), setting.type) != types.end()) return;
+    throw Error(ErrorCode::kUsage,
+                fmt::format("{}: {} is {}, wanted {}", setting.place, setting.key, setting.what, wanted));
+  };
+  switch (kind) {
+    case Kind::kText: want({Type::kText}, "a text in quotes"); break;
+    case Kind::kTexts: want({Type::kText, Type::kTexts}, "a text in quotes, or a list of such"); break;
+    case Kind::kWhole: want({Type::kWhole}, "a whole number"); break;
+    case Kind::kLength: want({Type::kWhole, Type::kText}, "a whole number, or the like of \"4k\""); break;
+    case Kind::kNumber: want({Type::kWhole, Type::kNumber}, "a number"); break;
+    case Kind::kSwitch: want({Type::kSwitch}, "true or false"); break;
+  }
+  if (option->get_type_name() == "KEY") require_own_file(path, setting.key, true);
+  from_file_[option] = {setting.values, fmt::format("{}: {}", setting.place, setting.key)};
+}
+
+// ---- Reading
+
+Verb::Given Verb::given(const CLI::Option* option) const {
+  if (option->empty()) {
+    const auto in_file = from_file_.find(option);
+    return in_file == from_file_.end() ? Given{} : in_file->second;
+  }
+  const std::string variable = option->get_envname();
+  const char* set = std::getenv(variable.c_str());
+  const bool from_environment = set != nullptr && option->results() == std::vector<std::string>{set};
+  const bool named = !option->get_lnames().empty();
+  return {option->results(), from_environment ? variable : named ? "--" + option->get_lnames().front() : ""};
+}
+
+void Verb::read() {
+  read_config();
+  for (const CLI::Option* option : required_) {
+    if (given(option).empty())
+      throw Error(ErrorCode::kUsage, fmt::format("{}: {} is required; see idefics {} --help", app_.get_name(),
+                                                 option->get_name(), app_.get_name()));
+  }
+  for (const std::function<void()>& reader : readers_) reader();
+}
+
+std::vector<std::string> Verb::values(const std::string& name) const { return given(app_.get_option(name)).values; }
+
 int Verb::run() {
-  for (const std::function<void()>& read : readers_) read();
+  read();
   return run_();
+}
+
+VerbInfo Verb::describe() const {
+  VerbInfo info;
+  const std::string description = app_.get_description();
+  const size_t end = std::min(description.find("\n\n"), description.size());
+  info.name = app_.get_name();
+  info.summary = description.substr(0, end);
+  if (end < description.size()) info.details = description.substr(end + 2);
+  info.example = app_.get_footer();
+  for (const CLI::Option* option : std::as_const(app_).get_options()) {
+    if (!option->get_positional()) continue;
+    const bool required = std::find(required_.begin(), required_.end(), option) != required_.end();
+    info.arguments.push_back({option->get_name(true), option->get_description(), required});
+  }
+  info.options = describe_options(app_);
+  return info;
 }
 
 // ---- CommandLine ---------------------------------------------------------------------------------------------------
@@ -284,27 +365,37 @@ Verb& CommandLine::add_verb(const std::string& name, const std::string& summary,
 
 CommandTree CommandLine::tree() const {
   CommandTree tree{app_->get_name(), version_, app_->get_description(), describe_options(*app_), {}};
-  for (const CLI::App* verb : std::as_const(*app_).get_subcommands({})) tree.verbs.push_back(describe_verb(*verb));
+  for (const std::unique_ptr<Verb>& verb : verbs_) tree.verbs.push_back(verb->describe());
   return tree;
 }
 
-int CommandLine::run(int argc, const char* const* argv) {
+Verb* CommandLine::chosen() const {
+  const std::vector<CLI::App*> apps = app_->get_subcommands();
+  for (const std::unique_ptr<Verb>& verb : verbs_) {
+    if (!apps.empty() && &verb->app() == apps.front()) return verb.get();
+  }
+  return nullptr;
+}
+
+Verb* CommandLine::parse(int argc, const char* const* argv) {
   try {
     app_->parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    const std::vector<CLI::App*> chosen = app_->get_subcommands();
-    print(chosen.empty() ? help_text(tree()) : help_text(tree(), describe_verb(*chosen.front())));
-    return 0;
+    print(chosen() == nullptr ? help_text(tree()) : help_text(tree(), chosen()->describe()));
+    return nullptr;
   } catch (const CLI::CallForVersion& version) {
     print(version.what() + std::string("\n"));
-    return 0;
+    return nullptr;
   } catch (const CLI::ParseError& error) {
     throw Error(ErrorCode::kUsage, explain(*app_, error));
   }
-  for (const std::unique_ptr<Verb>& verb : verbs_) {
-    if (verb->app().parsed()) return verb->run();
-  }
-  throw Error(ErrorCode::kInternal, "the chosen verb is not known");
+  if (chosen() == nullptr) throw Error(ErrorCode::kInternal, "the chosen verb is not known");
+  return chosen();
+}
+
+int CommandLine::run(int argc, const char* const* argv) {
+  Verb* verb = parse(argc, argv);
+  return verb == nullptr ? 0 : verb->run();
 }
 
 }  // namespace idefics::cli

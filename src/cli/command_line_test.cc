@@ -1,8 +1,12 @@
 #include "cli/command_line.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
+#include <cctype>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 
 #include "cli/verbs.h"
 #include "idefics/error.h"
@@ -14,7 +18,7 @@ namespace {
 struct Example {
   std::string model;
   std::optional<std::string> word, text, choice;
-  std::vector<std::string> images;
+  std::vector<std::string> images, keys;
   std::optional<int> count, length;
   std::optional<uint64_t> seed;
   std::optional<double> rate;
@@ -34,6 +38,8 @@ struct Example {
     verb.seed("--seed", "A seed", seed);
     verb.number("--rate", "A rate", rate);
     verb.flag("--json", "A switch", json);
+    verb.texts("--api-key", "KEY", "A secret", keys);
+    verb.config_file();
     verb.action([this] {
       ran = true;
       return 7;
@@ -144,6 +150,132 @@ TEST(CommandLine, the_environment_sets_options_of_the_chosen_verb_only) {
   ::unsetenv("IDEFICS_JSON");
 }
 
+// ---- The file of settings
+
+// A file in a folder of its own, with this mode.
+class SettingsFile {
+ public:
+  explicit SettingsFile(const std::string& text, mode_t mode = 0644) {
+    char name[] = "/tmp/idefics-settings-XXXXXX";
+    folder_ = ::mkdtemp(name);
+    std::ofstream(path()) << text;
+    ::chmod(path().c_str(), mode);
+  }
+  SettingsFile(const SettingsFile&) = delete;
+  SettingsFile& operator=(const SettingsFile&) = delete;
+  ~SettingsFile() { std::filesystem::remove_all(folder_); }
+  std::string path() const { return folder_ + "/ask.toml"; }
+
+ private:
+  std::string folder_;
+};
+
+// The error behind the file's folder.
+std::string error_of_file(const std::string& text, mode_t mode = 0644, std::vector<std::string> more = {"m"}) {
+  const SettingsFile file(text, mode);
+  std::vector<std::string> words = {"ask", "--config", file.path()};
+  words.insert(words.end(), more.begin(), more.end());
+  const std::string error = error_of(words);
+  const size_t name = error.find("ask.toml");
+  return name == std::string::npos ? error : error.substr(name);
+}
+
+TEST(ConfigFile, sets_every_kind_of_option_and_the_arguments) {
+  const SettingsFile file(R"(# A comment.
+model = "m"           # the argument MODEL
+text = 'C:\x "#1"'
+choice = "two"
+image = ["a.png",
+         "b.png"]
+count = 3
+length = "4k"
+seed = 9223372036854775807
+rate = -1.5e1
+json = true
+api-key = "secret"
+)",
+                          0600);
+  Example e;
+  EXPECT_EQ(e.run({"ask", "--config", file.path()}), 7);
+  EXPECT_EQ(e.model, "m");
+  EXPECT_EQ(e.text, "C:\\x \"#1\"");
+  EXPECT_EQ(e.choice, "two");
+  EXPECT_EQ(e.images, (std::vector<std::string>{"a.png", "b.png"}));
+  EXPECT_EQ(e.count, 3);
+  EXPECT_EQ(e.length, 4096);
+  EXPECT_EQ(e.seed, uint64_t{INT64_MAX});
+  EXPECT_EQ(e.rate, -15);
+  EXPECT_TRUE(e.json);
+  EXPECT_EQ(e.keys, std::vector<std::string>{"secret"});
+}
+
+TEST(ConfigFile, gives_way_to_the_environment_and_that_to_the_command_line) {
+  const SettingsFile file("model = 'file'\ncount = 1\nlength = 1\njson = true\nimage = ['file']\n");
+  ::setenv("IDEFICS_COUNT", "2", 1);
+  ::setenv("IDEFICS_LENGTH", "2", 1);
+  ::setenv("IDEFICS_CONFIG", file.path().c_str(), 1);
+  Example e;
+  e.run({"ask", "line", "--count", "3", "--json=false", "--image", "line"});
+  EXPECT_EQ(e.model, "line");
+  EXPECT_EQ(e.count, 3);
+  EXPECT_EQ(e.length, 2);
+  EXPECT_FALSE(e.json);
+  EXPECT_EQ(e.images, std::vector<std::string>{"line"}) << "lists are not put together";
+  ::unsetenv("IDEFICS_COUNT");
+  ::unsetenv("IDEFICS_LENGTH");
+  ::unsetenv("IDEFICS_CONFIG");
+}
+
+TEST(ConfigFile, is_refused_with_the_line_and_the_key) {
+  EXPECT_EQ(error_of_file("count = 1\ncuont = 2\n"),
+            "ask.toml:2: there is no setting \"cuont\": did you mean count? see idefics ask --help");
+  EXPECT_EQ(error_of_file("xyzzy = 2"), "ask.toml:1: there is no setting \"xyzzy\": see idefics ask --help");
+  EXPECT_EQ(error_of_file("config = 'x'"), "ask.toml:1: there is no setting \"config\": see idefics ask --help");
+  EXPECT_EQ(error_of_file("\n[count]\nx = 1"), "ask.toml:2: count is a table, wanted a whole number");
+  EXPECT_EQ(error_of_file("count = \"3\""), "ask.toml:1: count is a text, wanted a whole number");
+  EXPECT_EQ(error_of_file("count = 1.5"), "ask.toml:1: count is a number, wanted a whole number");
+  EXPECT_EQ(error_of_file("count = 11"), "ask.toml:1: count is \"11\", wanted a whole number from 0 to 10");
+  EXPECT_EQ(error_of_file("length = '4x'"),
+            "ask.toml:1: length is \"4x\", wanted a number from 1 to 1048576, or the like of 4k");
+  EXPECT_EQ(error_of_file("length = true"),
+            "ask.toml:1: length is a switch, wanted a whole number, or the like of \"4k\"");
+  EXPECT_EQ(error_of_file("json = 1"), "ask.toml:1: json is a whole number, wanted true or false");
+  EXPECT_EQ(error_of_file("text = 1"), "ask.toml:1: text is a whole number, wanted a text in quotes");
+  EXPECT_EQ(error_of_file("text = ['a']"), "ask.toml:1: text is a list of texts, wanted a text in quotes");
+  EXPECT_EQ(error_of_file("image = ['a', 1]"),
+            "ask.toml:1: image is a list, wanted a text in quotes, or a list of such");
+  EXPECT_EQ(error_of_file("image = []"), "ask.toml:1: image is a list, wanted a text in quotes, or a list of such");
+  EXPECT_EQ(error_of_file("rate = inf"), "ask.toml:1: rate is \"inf\", wanted a number");
+  EXPECT_EQ(error_of_file("rate = 1979-05-27"), "ask.toml:1: rate is a date or a time, wanted a number");
+  EXPECT_EQ(error_of_file("choice = 'three'"), "ask.toml:1: choice is \"three\", wanted one of one, two");
+  EXPECT_EQ(error_of_file("count = 1", 0644, {}), "ask: MODEL is required; see idefics ask --help");
+}
+
+TEST(ConfigFile, that_is_no_toml_is_refused_with_the_line) {
+  for (const std::string text : {"count = 1\ncount = 2\n", "count = 1\ncount 2\n", "count = 1\ntext = 'open\n",
+                                 "count = 1\ntext = a\n", "count = 1\n\xff = 1\n"}) {
+    const std::string error = error_of_file(text);
+    EXPECT_TRUE(error.starts_with("ask.toml:2: ") || error.starts_with("ask.toml:3: ")) << error;
+    EXPECT_EQ(error.find('\n'), std::string::npos) << error;
+  }
+  EXPECT_NE(error_of_file(std::string(100'000, '[')), "no error") << "depth has a limit";
+  EXPECT_NE(error_of({"ask", "m", "--config", "/no/such/file"}).find("/no/such/file"), std::string::npos);
+  EXPECT_NE(error_of({"ask", "m", "--config", "/tmp"}).find("/tmp"), std::string::npos);
+}
+
+TEST(ConfigFile, with_a_key_is_out_of_the_reach_of_others) {
+  EXPECT_EQ(error_of_file("api-key = 'k'", 0644),
+            "ask.toml: holds api-key and has mode 0644, with which others may read it; chmod 600 it");
+  EXPECT_EQ(error_of_file("api-key = 'k'", 0602),
+            "ask.toml: holds api-key and has mode 0602, with which others may change it; chmod 600 it");
+  EXPECT_EQ(error_of_file("api-key = 'k'", 0660),
+            "ask.toml: holds api-key and has mode 0660, with which others may change it; chmod 600 it");
+  EXPECT_EQ(error_of_file("api-key = 'k'", 0640), "no error") << "a service's group may read it";
+  EXPECT_EQ(error_of_file("count = 1", 0644), "no error") << "no key, no secret";
+  EXPECT_EQ(error_of_file("api-key = 12345678", 0600),
+            "ask.toml:1: api-key is a whole number, wanted a text in quotes, or a list of such");
+}
+
 TEST(ParseLength, knows_k_and_m) {
   EXPECT_EQ(parse_length("4096"), 4096);
   EXPECT_EQ(parse_length("8K"), 8192);
@@ -203,6 +335,71 @@ TEST(CommandTree, every_verb_and_option_is_explained_once_in_every_text) {
       EXPECT_NE(help.find(option.names.back()), std::string::npos);
     }
     for (const std::string& text : texts) EXPECT_NE(text.find(verb.name), std::string::npos) << verb.name;
+  }
+}
+
+// The words behind the verb that must be there.
+std::vector<std::string> required_words(const VerbInfo& verb) {
+  std::vector<std::string> words = {verb.name};
+  for (const ArgumentInfo& argument : verb.arguments) {
+    if (argument.required) words.push_back(argument.choices().empty() ? "x" : argument.choices().front());
+  }
+  return words;
+}
+
+TEST(CommandTree, every_option_of_every_verb_is_read_from_its_variable) {
+  int count = 0;
+  for (const VerbInfo& verb : real_tree().verbs) {
+    for (const OptionInfo& option : verb.options) {
+      if (option.group == "Help" || option.names.back() == "--config") continue;
+      const std::string name = option.names.back();
+      std::string variable = "IDEFICS_" + name.substr(2);
+      for (char& c : variable) c = c == '-' ? '_' : static_cast<char>(std::toupper(c));
+      EXPECT_EQ(option.variable, variable);
+      // What no number, switch or choice is; and where it is good, it must have arrived.
+      ::setenv(variable.c_str(), "sample-0x", 1);
+      CommandLine line("idefics", "1.2.3", "A summary.");
+      add_all_verbs(line);
+      std::vector<std::string> words = required_words(verb);
+      if (verb.name == "render" && name != "--messages") words.insert(words.end(), {"--messages", "x"});
+      std::vector<const char*> argv = {"idefics"};
+      for (const std::string& word : words) argv.push_back(word.c_str());
+      Verb* chosen = line.parse(static_cast<int>(argv.size()), argv.data());
+      ASSERT_NE(chosen, nullptr);
+      EXPECT_EQ(chosen->values(name), std::vector<std::string>{"sample-0x"}) << verb.name << " " << name;
+      const bool number = option.value == "N" || option.value == "X" || option.value == "BYTES";
+      const bool free_text = option.repeatable || (!option.value.empty() && option.choices().empty() && !number);
+      try {
+        chosen->read();
+        EXPECT_TRUE(free_text) << verb.name << " " << name;
+      } catch (const Error& e) {
+        EXPECT_FALSE(free_text) << e.what();
+        EXPECT_TRUE(std::string(e.what()).starts_with(variable + " is \"sample-0x\", wanted ")) << e.what();
+      }
+      ::unsetenv(variable.c_str());
+      ++count;
+    }
+  }
+  EXPECT_GT(count, 100);
+}
+
+TEST(CommandTree, sizes_and_counts_take_units) {
+  for (const auto& [verb, name] : std::vector<std::pair<std::string, std::string>>{{"serve", "--kv-memory"},
+                                                                                   {"serve", "--max-num-seqs"},
+                                                                                   {"serve", "--max-queue"},
+                                                                                   {"serve", "--max-connections"},
+                                                                                   {"serve", "--max-body-size"},
+                                                                                   {"serve", "--max-model-len"},
+                                                                                   {"generate", "--max-model-len"},
+                                                                                   {"generate", "--max-tokens"},
+                                                                                   {"generate", "--min-tokens"},
+                                                                                   {"generate", "--longest-edge"},
+                                                                                   {"bench", "--max-tokens"}}) {
+    CommandLine line("idefics", "1.2.3", "A summary.");
+    add_all_verbs(line);
+    const char* argv[] = {"idefics", verb.c_str(), "model", name.c_str(), "2k"};
+    Verb* chosen = line.parse(5, argv);
+    EXPECT_NO_THROW(chosen->read()) << name;
   }
 }
 

@@ -82,6 +82,7 @@ int run(const Generate& options) {
   });
   print(options.json ? to_json(engine, answer, load_time.count()) : "\n");
   if (options.verbose) {
+    print_note(memory_line(engine.memory()));
     print_note(stage_lines(answer, stats_of_all(engine, answer), load_time.count()));
   } else {
     print_speed(answer);
@@ -108,7 +109,9 @@ void add_generate(CommandLine& line) {
   options->engine.describe(verb);
   verb.group("Output");
   verb.flag("--json", "Print one JSON object: text, token ids, counts, timings, peak memory", options->json);
-  verb.flag("-v,--verbose", "Say on standard error how long each stage took", options->verbose);
+  verb.flag("-v,--verbose", "Say on standard error how much memory there is for what, and how long each stage took",
+            options->verbose);
+  verb.config_file();
   verb.action([options] { return run(*options); });
 }
 

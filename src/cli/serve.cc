@@ -2,13 +2,16 @@
 #include <fmt/format.h>
 #include <signal.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <thread>
 
 #include "base/files.h"
 #include "cli/shared_flags.h"
 #include "cli/shutdown_signals.h"
+#include "cli/supervisor.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "decoder/decoder_pool.h"
@@ -35,7 +38,8 @@ struct Serve {
   std::vector<std::string> api_keys, names, hosts, origins, media_domains;
   std::optional<int64_t> kv_memory;
   std::optional<int> port, max_num_seqs, max_queue, max_connections, max_body_bytes;
-  std::optional<int> header_timeout, body_timeout, send_timeout, keep_alive_timeout, drain_timeout, stall_timeout;
+  std::optional<int> header_timeout, body_timeout, send_timeout, keep_alive_timeout, stall_timeout;
+  std::optional<int> drain_delay, drain_timeout;
   bool no_webui = false;
 };
 
@@ -44,6 +48,7 @@ struct Serve {
 std::vector<std::string> read_keys(const Serve& options) {
   std::vector<std::string> keys = options.api_keys;
   if (options.api_key_file) {
+    require_own_file(*options.api_key_file, "keys", false);
     const std::string text = read_file(*options.api_key_file, uint64_t{1} << 20);
     for (size_t start = 0; start < text.size();) {
       const size_t end = std::min(text.find('\n', start), text.size());
@@ -129,6 +134,13 @@ openai::ServiceOptions service_options(const Serve& options, const http::ServerO
   return out;
 }
 
+http::Headers memory_fields(const Engine::Memory& memory) {
+  const auto mib = [](size_t bytes) { return std::to_string(bytes >> 20); };
+  return {{"weights_mib", mib(memory.weights)},         {"kv_cache_mib", mib(memory.kv_cache)},
+          {"scratch_mib", mib(memory.scratch)},         {"vision_cache_mib", mib(memory.vision_cache)},
+          {"pixel_cache_mib", mib(memory.pixel_cache)}, {"total_mib", mib(memory.total())}};
+}
+
 Engine load_engine(const Serve& options, decoder::DecoderPool& decoders, openai::Log& log) {
   EngineOptions wanted = options.engine.options();
   wanted.picture_decoder = [&decoders](std::string_view file) {
@@ -143,12 +155,7 @@ Engine load_engine(const Serve& options, decoder::DecoderPool& decoders, openai:
   if (!bad.empty())
     log.warning("tensors with NaN or Inf: answers may be nonsense",
                 {{"tensors", std::to_string(bad.size())}, {"first", bad.front()}});
-  const Engine::Memory memory = engine.memory();
-  const auto mib = [](size_t bytes) { return std::to_string(bytes >> 20); };
-  log.info("memory", {{"weights_mib", mib(memory.weights)},
-                      {"kv_cache_mib", mib(memory.kv_cache)},
-                      {"scratch_mib", mib(memory.scratch)},
-                      {"vision_cache_mib", mib(memory.vision_cache)}});
+  log.info("memory", memory_fields(engine.memory()));
   return engine;
 }
 
@@ -162,18 +169,28 @@ Engine load_engine(const Serve& options, decoder::DecoderPool& decoders, openai:
   std::_Exit(exit_code(ErrorCode::kInternal));
 }
 
-// Waits for the signal, then lets what runs come to its end.
-void serve_until_signal(ShutdownSignals& signals, openai::Service& service, http::Server& server, int drain_ms,
-                        int stall_ms) {
+// Lets what runs come to its end. Before that, routers get the time to see that nothing new should come.
+void drain(const Serve& options, openai::Service& service, http::Server& server) {
+  tell_supervisor("STOPPING=1");
+  const int delay = options.drain_delay.value_or(0);
+  const int timeout = options.drain_timeout.value_or(kDefaultDrainSeconds);
+  service.log().info("draining", {{"delay_s", std::to_string(delay)}, {"timeout_s", std::to_string(timeout)}});
+  service.announce_end();
+  server.close_connections();
+  std::this_thread::sleep_for(std::chrono::seconds(delay));
+  service.begin_drain();
+  if (server.wait_idle(1000 * timeout)) return;
+  service.cancel_all();
+  server.wait_idle(kFarewellMs);
+}
+
+void serve_until_signal(const Serve& options, ShutdownSignals& signals, openai::Service& service,
+                        http::Server& server) {
+  const int stall_ms = 1000 * options.stall_timeout.value_or(kDefaultStallSeconds);
   while (!signals.wait(kWatchMs)) {
     if (service.stalled_ms() > stall_ms) give_up(service, server);
   }
-  service.begin_drain();
-  service.log().info("draining", {{"seconds", std::to_string(drain_ms / 1000)}});
-  if (!server.wait_idle(drain_ms)) {
-    service.cancel_all();
-    server.wait_idle(kFarewellMs);
-  }
+  drain(options, service, server);
 }
 
 int run(const Serve& options) {
@@ -198,8 +215,8 @@ int run(const Serve& options) {
   service.set_backend(backend);
   signals.expect_waiter();
   service.log().info("ready", {{"model", model_names(options).front()}});
-  serve_until_signal(signals, service, server, 1000 * options.drain_timeout.value_or(kDefaultDrainSeconds),
-                     1000 * options.stall_timeout.value_or(kDefaultStallSeconds));
+  tell_supervisor("READY=1");
+  serve_until_signal(options, signals, service, server);
   server.stop();
   service.close();
   service.log().info("stopped");
@@ -234,17 +251,20 @@ void describe(Verb& verb, Serve& options) {
              options.media_domains);
   verb.flag("--no-webui", "No web page at /", options.no_webui);
   verb.group("Limits");
-  verb.whole("--max-connections", "Default 1024", 1, 1'000'000, options.max_connections);
+  verb.length("--max-connections", "Default 1024", 1, 1'000'000, options.max_connections);
   verb.length("--max-body-size", "Most bytes of a request, like 64m; default 32m", 1024, 1 << 30,
               options.max_body_bytes);
-  verb.whole("--max-queue", "Requests that may wait; more are refused; default 64", 1, 1'000'000, options.max_queue);
-  verb.whole("--max-num-seqs", "Sequences computed at the same time; default 16", 1, 4096, options.max_num_seqs);
+  verb.length("--max-queue", "Requests that may wait; more are refused; default 64", 1, 1'000'000, options.max_queue);
+  verb.length("--max-num-seqs", "Sequences computed at the same time; default 16", 1, 4096, options.max_num_seqs);
   verb.bytes("--kv-memory", "Memory for keys and values, like 512m or 2G; default: 16 sequences of 2048 tokens",
              options.kv_memory);
   verb.whole("--header-timeout", "Seconds for the head of a request; default 10", 1, 86400, options.header_timeout);
   verb.whole("--body-timeout", "Seconds without a byte of a body; default 30", 1, 86400, options.body_timeout);
   verb.whole("--send-timeout", "Seconds in which a client takes nothing; default 30", 1, 86400, options.send_timeout);
   verb.whole("--keep-alive-timeout", "Seconds between two requests; default 60", 1, 86400, options.keep_alive_timeout);
+  verb.whole("--drain-delay",
+             "Seconds at SIGTERM in which /health says 503 and requests are still taken, for routers; default 0", 0,
+             86400, options.drain_delay);
   verb.whole("--drain-timeout", "Seconds for what runs at SIGTERM; default 30", 0, 86400, options.drain_timeout);
   verb.whole("--stall-timeout", "Seconds without a step of the engine after which the program ends with 1; default 120",
              1, 86400, options.stall_timeout);
@@ -254,6 +274,7 @@ void describe(Verb& verb, Serve& options) {
   options.engine.describe(verb);
   verb.group("Log");
   verb.text("--log-format", "text|json|none", "Lines on standard error; default text", options.log_format);
+  verb.config_file();
 }
 
 }  // namespace

@@ -86,8 +86,8 @@ EngineOptions EngineFlags::options() const {
 void ImageFlags::describe(Verb& verb) {
   verb.group("Pictures");
   verb.flag("--no-image-splitting", "One tile for each picture: faster, less detail", no_splitting);
-  verb.whole("--longest-edge", "Long side in pixels to which pictures are resized before they are cut", 1, 4096,
-             longest_edge);
+  verb.length("--longest-edge", "Long side in pixels to which pictures are resized before they are cut", 1, 4096,
+              longest_edge);
   verb.whole("--max-tiles", "Most tiles of a picture, the overview included", 1, 10000, max_tiles);
 }
 
@@ -101,8 +101,8 @@ ImageOptions ImageFlags::options() const {
 
 void SamplingFlags::describe(Verb& verb) {
   verb.group("Answer");
-  verb.whole("--max-tokens", "Most tokens of the answer; 0: as many as the context holds", 0, INT_MAX, max_tokens);
-  verb.whole("--min-tokens", "Least tokens of the answer", 0, INT_MAX, min_tokens);
+  verb.length("--max-tokens", "Most tokens of the answer; 0: as many as the context holds", 0, INT_MAX, max_tokens);
+  verb.length("--min-tokens", "Least tokens of the answer", 0, INT_MAX, min_tokens);
   verb.flag("--ignore-eos", "Go on when the model wants to end", ignore_eos);
   verb.texts("--stop", "TEXT", "End the answer before this text", stop);
   verb.texts("--stop-token-id", "N", "End the answer at this token", stop_token_ids);

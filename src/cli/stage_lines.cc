@@ -17,6 +17,15 @@ double per_second(int64_t count, double ms) { return ms > 0 ? static_cast<double
 
 }  // namespace
 
+std::string memory_line(const Engine::Memory& memory) {
+  const auto mib = [](size_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
+  return fmt::format(
+      "{:>11.1f} MiB  {:<12} # weights {:.1f}, keys and values {:.1f}, scratch {:.1f}, features of tiles up to {:.1f}, "
+      "pixels up to {:.1f}\n",
+      mib(memory.total()), "memory", mib(memory.weights), mib(memory.kv_cache), mib(memory.scratch),
+      mib(memory.vision_cache), mib(memory.pixel_cache));
+}
+
 EngineStats stats_of_all(const Engine& engine, const Answer& answer) {
   constexpr int kPatience = 1000;  // ms; the numbers are only shown
   EngineStats stats = engine.stats();

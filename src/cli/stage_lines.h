@@ -11,6 +11,9 @@ namespace idefics::cli {
 // the answer is there a moment before.
 EngineStats stats_of_all(const Engine& engine, const Answer& answer);
 
+// How much memory the engine has for what.
+std::string memory_line(const Engine::Memory& memory);
+
 // A line for each stage: its time, its name, and what it did.
 std::string stage_lines(const Answer& answer, const EngineStats& stats, double load_ms);
 

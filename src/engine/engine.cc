@@ -174,7 +174,8 @@ Engine::Memory Engine::memory() const {
   return {.weights = parts_->network->weight_bytes(),
           .kv_cache = parts_->runner.kv_bytes(),
           .scratch = parts_->runner.scratch_bytes(),
-          .vision_cache = parts_->options.vision_cache_bytes};
+          .vision_cache = parts_->options.vision_cache_bytes,
+          .pixel_cache = parts_->options.pixel_cache_bytes};
 }
 
 EngineStats Engine::stats() const {

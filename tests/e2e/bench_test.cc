@@ -131,11 +131,12 @@ TEST(Verbose, says_on_standard_error_what_each_stage_took_and_did) {
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_EQ(outcome.out, quiet.out);
   EXPECT_EQ(quiet.err, "");
-  for (const char* line : {" ms  load\n", " ms  preprocess   # ", " ms  queue\n",
-                           " ms  vision       # 5 tiles, 5 encoded, ", " ms  prefill      # ", " tokens, 0 cached, ",
-                           " ms  first token  # ", " ms  decode       # ", " ms  steps        # ", "speculation  # "})
+  for (const char* line :
+       {" ms  load\n", " ms  preprocess   # ", " ms  queue\n", " ms  vision       # 5 tiles, 5 encoded, ",
+        " ms  prefill      # ", " tokens, 0 cached, ", " ms  first token  # ", " ms  decode       # ",
+        " ms  steps        # ", "speculation  # ", " MiB  memory       # weights "})
     EXPECT_NE(outcome.err.find(line), std::string::npos) << line << "\n" << outcome.err;
-  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 9);
+  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 10);
 }
 
 TEST(Verbose, counts_the_last_step_too) {

@@ -2,6 +2,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <thread>
 
@@ -268,6 +271,133 @@ TEST(Serve, no_request_can_write_a_line_of_the_log) {
   EXPECT_EQ(log.find("\nevil"), std::string::npos);
 }
 
+// The fields that docs/server.md has for an event, in their order; those behind "?" may be absent.
+const std::map<std::string, std::vector<std::string>> kFields = {
+    {"listening", {"url"}},
+    {"memory", {"weights_mib", "kv_cache_mib", "scratch_mib", "vision_cache_mib", "pixel_cache_mib", "total_mib"}},
+    {"ready", {"model"}},
+    {"request",
+     {"id", "peer", "method", "path", "status", "ms", "?prompt_tokens", "?completion_tokens", "?code", "?param",
+      "?detail"}},
+    {"draining", {"delay_s", "timeout_s"}},
+    {"stopped", {}}};
+
+void expect_fields(const json::object& line, const std::string& event) {
+  std::vector<std::string> wanted = {"time", "level", "event"};
+  for (const std::string& field : kFields.at(event)) {
+    if (!field.starts_with('?')) {
+      wanted.push_back(field);
+    } else if (line.contains(field.substr(1))) {
+      wanted.push_back(field.substr(1));
+    }
+  }
+  std::vector<std::string> found;
+  for (const auto& [key, value] : line) {
+    found.emplace_back(key);
+    const bool number =
+        key == "status" || key == "ms" || key.ends_with("_tokens") || key.ends_with("_mib") || key.ends_with("_s");
+    EXPECT_EQ(value.is_number(), number) << event << " " << key;
+  }
+  EXPECT_EQ(found, wanted) << event;
+}
+
+void expect_sum(const json::object& memory) {
+  int64_t sum = 0;
+  for (const std::string& field : kFields.at("memory")) sum += field == "total_mib" ? 0 : memory.at(field).as_int64();
+  EXPECT_GT(memory.at("weights_mib").as_int64(), 0);
+  EXPECT_NEAR(memory.at("total_mib").as_int64(), sum, 5) << "each is rounded down";
+}
+
+TEST(Serve, each_line_of_a_json_log_is_an_object_with_the_documented_fields) {
+  ServerProgram server({"--log-format", "json"});
+  http::TestClient(server.port()).ask(post("/v1/chat/completions", chat_body()), 30'000);
+  http::TestClient(server.port()).ask(post("/v1/completions", R"({"prompt":"a","max_tokens":"\"\n"})"));
+  http::TestClient(server.port()).ask("GET /\x1b[31m\xff\"\\ HTTP/1.1\r\nHost: localhost\r\nx-request-id: 12\r\n\r\n");
+  http::TestClient(server.port()).ask("NONSENSE\r\n\r\n");
+  server.signal(SIGTERM);
+  EXPECT_EQ(server.wait(10'000), 0);
+  std::map<std::string, int> events;
+  const std::string log = server.log();
+  for (size_t start = 0, end = 0; (end = log.find('\n', start)) != std::string::npos; start = end + 1) {
+    const json::value line = parse_json(log.substr(start, end - start), "line of the log");
+    const std::string event(line.at("event").as_string());
+    ASSERT_TRUE(kFields.contains(event)) << event;
+    expect_fields(line.as_object(), event);
+    if (event == "memory") expect_sum(line.as_object());
+    ++events[event];
+  }
+  EXPECT_TRUE(log.ends_with('\n'));
+  EXPECT_EQ(events["request"], 4);
+  EXPECT_EQ(events.size(), kFields.size());
+}
+
+// A service manager's socket.
+class Supervisor {
+ public:
+  Supervisor() : fd_(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path().copy(address.sun_path, sizeof(address.sun_path) - 1);
+    EXPECT_EQ(::bind(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  }
+  Supervisor(const Supervisor&) = delete;
+  Supervisor& operator=(const Supervisor&) = delete;
+  ~Supervisor() { ::close(fd_); }
+  std::string path() const { return (scratch_.path() / "notify").string(); }
+  // The next word, "" when none comes.
+  std::string word() const {
+    const timeval patience{5, 0};
+    ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    char text[256];
+    const ssize_t n = ::recv(fd_, text, sizeof(text), 0);
+    return n < 0 ? "" : std::string(text, static_cast<size_t>(n));
+  }
+
+ private:
+  ScratchFolder scratch_;
+  int fd_;
+};
+
+TEST(Serve, a_service_manager_is_told_of_the_start_and_of_the_end) {
+  const Supervisor supervisor;
+  ServerProgram server({}, {{"NOTIFY_SOCKET", supervisor.path()}});
+  EXPECT_EQ(supervisor.word(), "READY=1");
+  server.signal(SIGTERM);
+  EXPECT_EQ(supervisor.word(), "STOPPING=1");
+  EXPECT_EQ(server.wait(10'000), 0);
+}
+
+TEST(Serve, in_the_delay_of_a_drain_routers_are_told_and_requests_are_still_answered) {
+  ServerProgram server({"--drain-delay", "2"});
+  http::TestClient kept(server.port());
+  const std::string question = post("/v1/completions", R"({"prompt":"The","max_tokens":3})");
+  EXPECT_EQ(kept.ask(question, 30'000).status, 200);
+  server.signal(SIGTERM);
+  EXPECT_TRUE(server.logs("draining delay_s=2"));
+  for (const char* path : {"/health", "/ready"}) {
+    http::TestClient router(server.port());
+    const http::Reply reply = router.ask(fmt::format("GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", path));
+    EXPECT_EQ(reply.status, 503) << path;
+    EXPECT_EQ(reply.header("connection"), "close") << path;
+  }
+  const http::Reply last = kept.ask(question, 30'000);
+  EXPECT_EQ(last.status, 200);
+  EXPECT_EQ(last.header("connection"), "close") << "the next one is to go elsewhere";
+  EXPECT_EQ(http::TestClient(server.port()).ask(question, 30'000).status, 200);
+  EXPECT_EQ(server.wait(10'000), 0);
+}
+
+TEST(Serve, settings_come_from_a_file) {
+  const ScratchFolder scratch;
+  const std::string file =
+      scratch
+          .write("serve.toml", "served-model-name = ['first', 'second']\nlog-format = 'json'\nmax-body-size = '1k'\n")
+          .string();
+  const ServerProgram server({"--config", file, "--log-format", "text"});
+  EXPECT_TRUE(server.logs("ready model=first"));
+  EXPECT_EQ(http::TestClient(server.port()).ask(post("/v1/completions", std::string(1025, ' '))).status, 413);
+}
+
 TEST(Serve, a_unix_socket_is_for_this_user_alone_and_goes_with_the_program) {
   const ScratchFolder scratch;
   const std::string path = (scratch.path() / "idefics.sock").string();
@@ -306,6 +436,9 @@ TEST(Serve, a_start_that_fails_says_why_in_one_line) {
   const ScratchFolder scratch;
   const std::string empty = scratch.write("empty", "\n\n").string();
   const std::string model = tiny_cards().string();
+  const std::string bad_settings = scratch.write("bad.toml", "\nprot = 1\n").string();
+  const std::string open_keys = scratch.write("keys", "key\n").string();
+  std::filesystem::permissions(open_keys, std::filesystem::perms(0666));
   const std::vector<std::tuple<std::vector<std::string>, int, std::string>> cases = {
       {{"serve", model, "--port", std::to_string(server.port())}, 5, "cannot listen on 127.0.0.1:"},
       {{"serve", "/no/such/model"}, 4, "no such model folder"},
@@ -323,6 +456,10 @@ TEST(Serve, a_start_that_fails_says_why_in_one_line) {
       {{"serve", model, "--ssl-certfile", empty, "--ssl-keyfile", empty, "--port", "0"}, 5, "wanted a PEM file"},
       {{"serve", model, "--allowed-local-media-path", "/no/such/folder"}, 2, "wanted a folder"},
       {{"serve", model, "--log-format", "xml"}, 2, "--log-format is"},
+      {{"serve", model, "--config", "/no/such/file"}, 2, "/no/such/file"},
+      {{"serve", model, "--config", empty, "--port", "x"}, 2, "--port is"},
+      {{"serve", model, "--config", bad_settings}, 2, "bad.toml:2: there is no setting \"prot\": did you mean port?"},
+      {{"serve", model, "--api-key-file", open_keys}, 2, "others may change it"},
       {{"serve", model, "--uds", "/no/such/folder/socket"}, 5, "cannot listen on /no/such/folder"},
       {{"serve", model, "--uds", std::string(300, 'x')}, 2, "--uds is"},
       {{"serve", model, "--prot", "1"}, 2, "--port"},

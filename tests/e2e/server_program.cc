@@ -43,18 +43,23 @@ ServerProgram::ServerProgram(const std::vector<std::string>& more,
       ::posix_spawnp(&pid_, argv.front().c_str(), &actions, nullptr, pointers(argv).data(), pointers(variables).data()),
       0);
   ::posix_spawn_file_actions_destroy(&actions);
-  for (int i = 0; i < 6000 && log().find(" ready model=") == std::string::npos; ++i) {
+  const auto ready = [this] {
+    const std::string text = log();
+    return text.find(" ready model=") != std::string::npos || text.find(R"("event":"ready")") != std::string::npos;
+  };
+  for (int i = 0; i < 6000 && !ready(); ++i) {
     if (::waitpid(pid_, nullptr, WNOHANG) == pid_) pid_ = -1;
     if (pid_ < 0) break;
     sleep_ms(10);
   }
   const std::string text = log();
-  const size_t at = text.find("listening url=");
-  if (pid_ < 0 || at == std::string::npos || text.find(" ready model=") == std::string::npos) {
+  const size_t listening = text.find("listening");
+  const size_t url = std::min(text.find("http", listening), text.find("unix:", listening));
+  if (pid_ < 0 || url == std::string::npos || !ready()) {
     ADD_FAILURE() << "the server did not start: " << text;
     return;
   }
-  url_ = text.substr(at + 14, text.find('\n', at) - at - 14);
+  url_ = text.substr(url, text.find_first_of("\"\n", url) - url);
 }
 
 ServerProgram::~ServerProgram() {

@@ -92,8 +92,8 @@ class Wire {
 
 class WireExchange : public Exchange, public std::enable_shared_from_this<WireExchange> {
  public:
-  WireExchange(std::shared_ptr<Wire> wire, Request request, const Limits& limits)
-      : wire_(std::move(wire)), request_(std::move(request)), limits_(limits) {}
+  WireExchange(std::shared_ptr<Wire> wire, Request request, const Shared& shared)
+      : wire_(std::move(wire)), request_(std::move(request)), shared_(shared) {}
 
   Request& request() override { return request_; }
 
@@ -101,7 +101,7 @@ class WireExchange : public Exchange, public std::enable_shared_from_this<WireEx
     if (gone_ || started_) return;
     started_ = ended_ = true;
     status_ = response.status;
-    close_ = response.close || !request_.keep_alive;
+    close_ = response.close || !request_.keep_alive || shared_.closing;
     add_headers(response);
     const bool empty = response.status == 204 || response.status == 304;
     wire_->out += head_bytes(response, empty ? "" : fmt::format("content-length: {}", response.body.size()), close_);
@@ -114,7 +114,7 @@ class WireExchange : public Exchange, public std::enable_shared_from_this<WireEx
     started_ = true;
     status_ = head.status;
     chunked_ = request_.version == 11;
-    close_ = head.close || !request_.keep_alive || !chunked_;
+    close_ = head.close || !request_.keep_alive || !chunked_ || shared_.closing;
     add_headers(head);
     wire_->out += head_bytes(head, chunked_ ? "transfer-encoding: chunked" : "", close_);
     heartbeat_ = std::move(heartbeat);
@@ -125,7 +125,7 @@ class WireExchange : public Exchange, public std::enable_shared_from_this<WireEx
   bool send(std::string_view bytes) override {
     if (gone_ || ended_ || !started_) return false;
     if (bytes.empty()) return true;
-    if (wire_->unsent() + bytes.size() > limits_.unsent_bytes) {
+    if (wire_->unsent() + bytes.size() > shared_.limits.unsent_bytes) {
       wire_->cut();
       leave();
       return false;
@@ -139,7 +139,7 @@ class WireExchange : public Exchange, public std::enable_shared_from_this<WireEx
     if (gone_ || ended_ || !started_) return;
     if (chunked_) wire_->out += "0\r\n\r\n";
     ended_ = true;
-    close_ = close_ || close;
+    close_ = close_ || close || shared_.closing;
     wire_->wake();
   }
 
@@ -207,7 +207,7 @@ class WireExchange : public Exchange, public std::enable_shared_from_this<WireEx
 
   const std::shared_ptr<Wire> wire_;
   Request request_;
-  const Limits& limits_;
+  const Shared& shared_;
   std::function<void()> on_gone_, on_silence_;
   Clock::time_point silence_end_;
   std::string heartbeat_;
@@ -406,7 +406,7 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
     if (refusal) {
       const bool unread = parser.state() != RequestParser::State::kDone;
       refusal->close = refusal->close || unread;
-      const auto exchange = std::make_shared<WireExchange>(this->shared_from_this(), std::move(head), limits());
+      const auto exchange = std::make_shared<WireExchange>(this->shared_from_this(), std::move(head), shared_);
       exchange->respond(std::move(*refusal));
       const bool written = co_await flush();
       note(*exchange, start);
@@ -472,7 +472,7 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
   }
 
   asio::awaitable<bool> answer(Request request, Clock::time_point start) {
-    const auto exchange = std::make_shared<WireExchange>(this->shared_from_this(), std::move(request), limits());
+    const auto exchange = std::make_shared<WireExchange>(this->shared_from_this(), std::move(request), shared_);
     const bool sound = co_await give_answer(*exchange, start);
     const bool reusable = sound && exchange->ended() && !exchange->closes();
     if (sound && !reusable) co_await linger();
@@ -515,7 +515,7 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
     request.peer = peer_;
     Response response = shared_.handler.refuse(fault);
     response.close = true;
-    const auto exchange = std::make_shared<WireExchange>(this->shared_from_this(), std::move(request), limits());
+    const auto exchange = std::make_shared<WireExchange>(this->shared_from_this(), std::move(request), shared_);
     exchange->respond(std::move(response));
     const bool written = co_await flush();
     note(*exchange, Clock::now());

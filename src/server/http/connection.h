@@ -22,6 +22,7 @@ struct Shared {
   Handler& handler;
   const Limits limits;
   std::atomic<int> num_connections = 0;
+  std::atomic<bool> closing = false;  // every answer is the last of its connection
 
   void enter();
   void leave();

@@ -183,6 +183,7 @@ void Server::start() {
   asio::co_spawn(*state_->loops.front(), state_->accept_all(), asio::detached);
 }
 
+void Server::close_connections() { state_->shared.closing = true; }
 bool Server::wait_idle(int timeout_ms) { return state_->shared.wait_idle(timeout_ms); }
 
 void Server::stop() {

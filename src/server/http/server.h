@@ -30,6 +30,8 @@ class Server {
   ~Server();  // stop()
 
   void start();
+  // From now on every answer is the last one of its connection, so that its client opens the next one elsewhere.
+  void close_connections();
   // Waits until no request is being answered; false when `timeout_ms` passed first. New ones still come in.
   bool wait_idle(int timeout_ms);
   // Ends the threads: nobody is answered any more. What is posted to an exchange from then on is dropped, but exchanges

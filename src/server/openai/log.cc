@@ -4,6 +4,9 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "base/json.h"
 #include "base/utf8.h"
 
@@ -17,6 +20,13 @@ bool is_plain(std::string_view text) {
   return !text.empty() &&
          text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:+[]") ==
              std::string_view::npos;
+}
+
+// Fields whose values are numbers, which JSON has without quotes. By name, so that a field has one type in all lines.
+bool is_number(std::string_view key) {
+  constexpr std::string_view kNumbers[] = {"status", "ms", "prompt_tokens", "completion_tokens", "tensors"};
+  return std::find(std::begin(kNumbers), std::end(kNumbers), key) != std::end(kNumbers) || key.ends_with("_mib") ||
+         key.ends_with("_s");
 }
 
 std::shared_ptr<spdlog::logger> make_logger(LogFormat format) {
@@ -37,7 +47,7 @@ std::string Log::line(LogFormat format, std::string_view event, const http::Head
   std::string out = format == LogFormat::kJson ? "\"event\":" + quoted(event) : std::string(event);
   for (const auto& [key, value] : fields) {
     if (format == LogFormat::kJson) {
-      out += fmt::format(",{}:{}", quoted(key), quoted(value));
+      out += fmt::format(",{}:{}", quoted(key), is_number(key) ? value : quoted(value));
     } else {
       out += fmt::format(" {}={}", key, is_plain(value) ? value : quoted(value));
     }

@@ -27,7 +27,8 @@ class Log {
   void error(std::string_view event, const http::Headers& fields = {});
 
   // What is behind the time and the level: `event key=value ...` or `"event":"...","key":"value"`. Control characters
-  // are escaped, so that no value can write a line of its own.
+  // are escaped, so that no value can write a line of its own. docs/server.md has the fields. A new field whose values
+  // are numbers is named so in log.cc.
   static std::string line(LogFormat format, std::string_view event, const http::Headers& fields);
 
  private:

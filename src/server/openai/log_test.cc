@@ -24,5 +24,11 @@ TEST(Log, a_json_line_is_one_object) {
   EXPECT_EQ(value.at("path"), "a\r\nb\x1b[31m \"c\"\\ \xef\xbf\xbd\t");
 }
 
+TEST(Log, numbers_are_numbers_by_the_name_of_their_field) {
+  EXPECT_EQ(
+      Log::line(LogFormat::kJson, "request", {{"id", "12"}, {"status", "200"}, {"ms", "1.5"}, {"weights_mib", "3"}}),
+      R"("event":"request","id":"12","status":200,"ms":1.5,"weights_mib":3)");
+}
+
 }  // namespace
 }  // namespace idefics::openai

@@ -137,7 +137,8 @@ const Service::Route* Service::find_route(std::string_view method, std::string_v
 }
 
 void Service::set_backend(Backend& backend) { backend_ = &backend; }
-void Service::begin_drain() { draining_ = true; }
+void Service::announce_end() { ending_ = true; }
+void Service::begin_drain() { ending_ = draining_ = true; }
 
 std::vector<std::shared_ptr<Generation>> Service::running() {
   std::vector<std::shared_ptr<Generation>> all;
@@ -397,7 +398,7 @@ void Service::get_model(const ExchangePtr& exchange) {
 void Service::live(const ExchangePtr& exchange) { exchange->respond(ok()); }
 
 void Service::health(const ExchangePtr& exchange) {
-  if (draining_) return exchange->respond(unavailable_health("Shutting down"));
+  if (ending_) return exchange->respond(unavailable_health("Shutting down"));
   exchange->respond(backend_ == nullptr ? unavailable_health("Loading model") : ok());
 }
 

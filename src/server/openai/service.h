@@ -43,6 +43,8 @@ class Service : public http::Handler {
   void set_backend(Backend& backend);
   // How /metrics counts connections. Before the server starts.
   void count_connections(std::function<int()> count) { connections_ = std::move(count); }
+  // /health and /ready say that it will end; requests are still taken.
+  void announce_end();
   // New requests are refused; those that run go on.
   void begin_drain();
   // Ends what still runs, with an error for its client.
@@ -107,7 +109,7 @@ class Service : public http::Handler {
   Log log_;
   Metrics metrics_;
   std::atomic<Backend*> backend_ = nullptr;
-  std::atomic<bool> draining_ = false;
+  std::atomic<bool> ending_ = false, draining_ = false;
   std::function<int()> connections_;
   std::mutex mutex_;
   std::map<RequestId, std::weak_ptr<Generation>> running_;
