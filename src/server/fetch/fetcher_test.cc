@@ -199,7 +199,7 @@ TEST(Fetcher, bodies_and_heads_without_end_are_cut_off) {
 }
 
 TEST(Fetcher, slow_hosts_are_left) {
-  FakeHost silent([](FakeHost::Peer& peer, const std::string&) { peer.wait(30'000); });
+  FakeHost silent([](FakeHost::Peer& peer, const std::string&) { peer.wait(120'000); });
   FakeHost drip([](FakeHost::Peer& peer, const std::string&) {
     peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
     while (peer.send("x") && peer.wait(30)) {
@@ -210,7 +210,7 @@ TEST(Fetcher, slow_hosts_are_left) {
   for (const FakeHost* host : {&silent, &drip}) {
     const auto begin = Clock::now();
     EXPECT_EQ(fetch_one(options, url_of(*host)).status, Status::kFailed);
-    EXPECT_LT(Clock::now() - begin, std::chrono::seconds(5));
+    EXPECT_LT(Clock::now() - begin, std::chrono::seconds(20));
   }
 }
 
@@ -233,9 +233,10 @@ TEST(Fetcher, what_is_no_picture_file_of_a_server_has_failed) {
 }
 
 TEST(Fetcher, is_cancelled_soon_and_takes_only_so_much_at_a_time) {
-  FakeHost silent([](FakeHost::Peer& peer, const std::string&) { peer.wait(30'000); });
+  FakeHost silent([](FakeHost::Peer& peer, const std::string&) { peer.wait(120'000); });
   FetchOptions options = options_for({silent.port()});
   options.max_batches = 2;
+  options.timeout_ms = 60'000;
   const auto begin = Clock::now();
   {
     Fetcher fetcher(options);
@@ -248,7 +249,7 @@ TEST(Fetcher, is_cancelled_soon_and_takes_only_so_much_at_a_time) {
     EXPECT_NE(b, nullptr);
     EXPECT_EQ(fetcher.start({url_of(silent)}, nothing), nullptr);
   }
-  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(8));
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(30));
 }
 
 TEST(Fetcher, pictures_of_one_request_are_limited_together) {
@@ -311,16 +312,17 @@ TEST(FetchedPictures, hold_nobody_up_and_are_left_when_the_client_goes) {
   std::atomic<int> waiting = 0;
   FakeHost silent([&](FakeHost::Peer& peer, const std::string&) {
     ++waiting;
-    peer.wait(30'000);
+    peer.wait(120'000);
     --waiting;
   });
   openai::ServiceOptions service;
   service.fetch = options_for({silent.port()});
+  service.fetch.timeout_ms = 60'000;
   openai::Served served(service);
   const std::string body = chat_about("http://pics.example:" + std::to_string(silent.port()) + "/");
   const auto wait_for = [&](int count) {
     const auto begin = Clock::now();
-    while (waiting != count && Clock::now() - begin < std::chrono::seconds(10))
+    while (waiting != count && Clock::now() - begin < std::chrono::seconds(30))
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     EXPECT_EQ(waiting, count);
   };
@@ -341,7 +343,7 @@ TEST(FetchedPictures, hold_nobody_up_and_are_left_when_the_client_goes) {
   wait_for(1);
   served.service->begin_drain();
   served.service->cancel_all();
-  const http::Reply reply = client.read(5000);
+  const http::Reply reply = client.read(30'000);
   EXPECT_EQ(reply.status, 503) << reply.body;
 }
 
