@@ -501,6 +501,9 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
       if (got != Fill::kBytes) co_return false;
       received += in_.size() - before;
       if (!share.hold(received)) {
+        // Its memory goes to the others at once, not when the client has read why.
+        share.give_back();
+        parser.take();
         co_await refuse(Fault::kTooManyBodies, head);
         co_return false;
       }
