@@ -356,7 +356,10 @@ CommandLine::~CommandLine() = default;
 
 Verb& CommandLine::add_verb(const std::string& name, const std::string& summary, const std::string& example,
                             const std::string& details) {
-  CLI::App* app = app_->add_subcommand(name, details.empty() ? summary : summary + "\n\n" + details);
+  std::string word = name;
+  std::replace(word.begin(), word.end(), ' ', '-');
+  CLI::App* app = app_->add_subcommand(word, details.empty() ? summary : summary + "\n\n" + details);
+  app->name(name);  // which may be two words: run() puts them together
   app->footer(example);
   app->get_help_ptr()->group("Help");
   verbs_.push_back(std::make_unique<Verb>(*app));
@@ -378,8 +381,15 @@ Verb* CommandLine::chosen() const {
 }
 
 Verb* CommandLine::parse(int argc, const char* const* argv) {
+  // A verb of two words goes to CLI11 as one: nested subcommands would share the place of the upper one's arguments.
+  std::vector<const char*> words(argv, argv + argc);
+  const std::string two = argc > 2 ? fmt::format("{} {}", argv[1], argv[2]) : "";
+  if (std::any_of(verbs_.begin(), verbs_.end(), [&](const auto& verb) { return verb->app().get_name() == two; })) {
+    words.erase(words.begin() + 1);
+    words[1] = two.c_str();
+  }
   try {
-    app_->parse(argc, argv);
+    app_->parse(static_cast<int>(words.size()), words.data());
   } catch (const CLI::CallForHelp&) {
     print(chosen() == nullptr ? help_text(tree()) : help_text(tree(), chosen()->describe()));
     return nullptr;

@@ -101,6 +101,7 @@ class CommandLine {
   CommandLine(const std::string& name, const std::string& version, const std::string& summary);
   ~CommandLine();
 
+  // `name`: a word, or two ("bench serve").
   // `details`: a further paragraph, may be empty. `example`: command lines.
   Verb& add_verb(const std::string& name, const std::string& summary, const std::string& example,
                  const std::string& details = "");

@@ -45,6 +45,7 @@ struct Example {
       return 7;
     });
     line.add_verb("show", "Show.", "idefics show").action([] { return 8; });
+    line.add_verb("ask twice", "Ask twice.", "idefics ask twice").action([] { return 9; });
     std::vector<const char*> argv = {"idefics"};
     for (const std::string& w : words) argv.push_back(w.c_str());
     return line.run(static_cast<int>(argv.size()), argv.data());
@@ -133,7 +134,7 @@ TEST(CommandLine, unknown_words_bring_the_nearest_known_one) {
       << "although MODEL is missing too";
   EXPECT_EQ(error_of({"ask", "m", "w", "x"}),
             "ask: \"x\" is one word too many; texts with blanks need quotes (idefics ask --help)");
-  EXPECT_EQ(error_of({}), "no verb was given, wanted one of ask, show; see idefics --help");
+  EXPECT_EQ(error_of({}), "no verb was given, wanted one of ask, show, ask twice; see idefics --help");
 }
 
 TEST(CommandLine, the_environment_sets_options_of_the_chosen_verb_only) {
@@ -301,9 +302,20 @@ const VerbInfo& verb_named(const CommandTree& tree, const std::string& name) {
   throw std::out_of_range(name);
 }
 
+TEST(CommandLine, a_verb_of_two_words_goes_before_an_argument) {
+  EXPECT_EQ(Example().run({"ask", "twice"}), 9);
+  Example e;
+  EXPECT_EQ(e.run({"ask", "./twice", "twice"}), 7);
+  EXPECT_EQ(e.model, "./twice");
+  EXPECT_EQ(e.word, "twice");
+  EXPECT_EQ(error_of({"ask", "twice", "--text", "x"}),
+            "ask twice has no option --text: did you mean --help? see idefics ask twice --help");
+  EXPECT_EQ(error_of({"twice"}), "there is no verb \"twice\": idefics --help lists them");
+}
+
 TEST(CommandTree, holds_what_was_described) {
   const CommandTree tree = real_tree();
-  EXPECT_EQ(tree.verbs.size(), 12u);
+  EXPECT_EQ(tree.verbs.size(), 13u);
   const VerbInfo& generate = verb_named(tree, "generate");
   ASSERT_EQ(generate.arguments.size(), 1u);
   EXPECT_EQ(generate.arguments[0].name, "MODEL");

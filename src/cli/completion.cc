@@ -12,10 +12,29 @@ namespace {
 
 std::string words(const std::vector<std::string>& list) { return fmt::format("{}", fmt::join(list, " ")); }
 
+// "bench serve": "bench" above, "serve" below; of a verb of one word the one below is empty.
+std::string word_above(const VerbInfo& verb) { return verb.name.substr(0, verb.name.find(' ')); }
+std::string word_below(const VerbInfo& verb) {
+  const size_t blank = verb.name.find(' ');
+  return blank == std::string::npos ? "" : verb.name.substr(blank + 1);
+}
+
+// The verbs that can stand first.
 std::vector<std::string> verb_names(const CommandTree& tree) {
   std::vector<std::string> names;
-  for (const VerbInfo& verb : tree.verbs) names.push_back(verb.name);
+  for (const VerbInfo& verb : tree.verbs) {
+    if (word_below(verb).empty()) names.push_back(verb.name);
+  }
   return names;
+}
+
+// The verbs of two words, as patterns of bash and zsh: "bench serve"|"..."
+std::string nested_names(const CommandTree& tree) {
+  std::vector<std::string> names;
+  for (const VerbInfo& verb : tree.verbs) {
+    if (!word_below(verb).empty()) names.push_back('"' + verb.name + '"');
+  }
+  return fmt::format("{}", fmt::join(names, "|"));
 }
 
 std::vector<std::string> option_names(const std::vector<OptionInfo>& options) {
@@ -54,7 +73,18 @@ std::string bash_arguments(const VerbInfo& verb) {
   std::string out;
   for (const ArgumentInfo& argument : verb.arguments) {
     if (!argument.choices().empty())
-      out += fmt::format("    {}) _idefics_words \"{}\"; return ;;\n", verb.name, words(argument.choices()));
+      out += fmt::format("    \"{}\") _idefics_words \"{}\"; return ;;\n", verb.name, words(argument.choices()));
+  }
+  return out;
+}
+
+// What may stand behind a verb besides files.
+std::string bash_below(const CommandTree& tree) {
+  std::string out;
+  for (const VerbInfo& verb : tree.verbs) {
+    if (word_below(verb).empty()) continue;
+    out += fmt::format("    \"{} 2\") COMPREPLY+=($(compgen -W \"{}\" -- \"$current\")) ;;\n", word_above(verb),
+                       word_below(verb));
   }
   return out;
 }
@@ -114,7 +144,7 @@ std::string bash_completion(const CommandTree& tree) {
   std::string values, options, arguments;
   for (const VerbInfo& verb : tree.verbs) {
     values += bash_values(verb);
-    options += fmt::format("    {}) _idefics_words \"{}\" ;;\n", verb.name, words(option_names(verb.options)));
+    options += fmt::format("    \"{}\") _idefics_words \"{}\" ;;\n", verb.name, words(option_names(verb.options)));
     arguments += bash_arguments(verb);
   }
   return fmt::format(R"sh(# Bash completion of {0}. Load it with: source <({0} completion bash)
@@ -129,6 +159,9 @@ _idefics() {{
     _idefics_words "{1} {2}"
     return
   fi
+  case "$verb ${{COMP_WORDS[2]}}" in
+    {6}) [[ $COMP_CWORD -gt 2 ]] && verb+=" ${{COMP_WORDS[2]}}" ;;
+  esac
   case "$verb $previous" in
 {3}  esac
   if [[ $current == -* ]]; then
@@ -139,17 +172,20 @@ _idefics() {{
   case "$verb" in
 {5}  esac
   _idefics_files
+  case "$verb $COMP_CWORD" in
+{7}  esac
 }}
 complete -F _idefics {0}
 )sh",
-                     tree.name, words(verb_names(tree)), words(option_names(tree.options)), values, options, arguments);
+                     tree.name, words(verb_names(tree)), words(option_names(tree.options)), values, options, arguments,
+                     nested_names(tree), bash_below(tree));
 }
 
 std::string zsh_completion(const CommandTree& tree) {
   std::string verbs, cases;
   for (const VerbInfo& verb : tree.verbs) {
-    verbs += fmt::format("    {}\n", quote(verb.name + ":" + verb.summary));
-    cases += fmt::format("    {})\n      _arguments", verb.name);
+    if (word_below(verb).empty()) verbs += fmt::format("    {}\n", quote(verb.name + ":" + verb.summary));
+    cases += fmt::format("    \"{}\")\n      _arguments", verb.name);
     for (const ArgumentInfo& argument : verb.arguments) cases += " \\\n        " + zsh_argument(argument);
     for (const OptionInfo& option : verb.options) cases += " \\\n        " + zsh_option(option);
     cases += "\n      ;;\n";
@@ -168,24 +204,48 @@ _idefics() {{
   local verb=$words[2]
   shift words
   (( CURRENT-- ))
+  case "$verb $words[2]" in
+    {4}) if (( CURRENT > 2 )); then verb+=" $words[2]"; shift words; (( CURRENT-- )); fi ;;
+  esac
   case $verb in
 {3}  esac
 }}
 # Found in $fpath, this file is itself the function; sourced, it registers it.
 if [[ $funcstack[1] == _idefics ]]; then _idefics "$@"; else compdef _idefics {0}; fi
 )sh",
-                     tree.name, verbs, words(option_names(tree.options)), cases);
+                     tree.name, verbs, words(option_names(tree.options)), cases, nested_names(tree));
 }
+
+namespace {
+
+// Whether this verb was given and no other.
+std::string fish_condition(const CommandTree& tree, const VerbInfo& verb) {
+  const std::string above = word_above(verb), below = word_below(verb), seen = "__fish_seen_subcommand_from ";
+  if (!below.empty()) return seen + above + "; and " + seen + below;
+  std::string out = seen + above;
+  for (const VerbInfo& other : tree.verbs) {
+    if (word_below(other).empty()) continue;
+    if (word_above(other) == above) out += "; and not " + seen + word_below(other);
+    if (word_below(other) == above) out += "; and not " + seen + word_above(other);
+  }
+  return out;
+}
+
+}  // namespace
 
 std::string fish_completion(const CommandTree& tree) {
   std::string out = fmt::format("# Fish completion of {0}. Load it with: {0} completion fish | source\n", tree.name);
   for (const OptionInfo& option : tree.options)
     out += fmt::format("complete -c {} -n __fish_use_subcommand{}\n", tree.name, fish_option(option));
-  for (const VerbInfo& verb : tree.verbs)
-    out += fmt::format("complete -c {} -n __fish_use_subcommand -f -a {} -d {}\n", tree.name, verb.name,
-                       quote(verb.summary));
   for (const VerbInfo& verb : tree.verbs) {
-    const std::string start = fmt::format("complete -c {} -n '__fish_seen_subcommand_from {}'", tree.name, verb.name);
+    const std::string below = word_below(verb);
+    const std::string place =
+        below.empty() ? "__fish_use_subcommand" : quote("__fish_seen_subcommand_from " + word_above(verb));
+    out += fmt::format("# {}\ncomplete -c {} -n {} -f -a {} -d {}\n", verb.name, tree.name, place,
+                       below.empty() ? verb.name : below, quote(verb.summary));
+  }
+  for (const VerbInfo& verb : tree.verbs) {
+    const std::string start = fmt::format("complete -c {} -n {}", tree.name, quote(fish_condition(tree, verb)));
     for (const ArgumentInfo& argument : verb.arguments) {
       if (!argument.choices().empty()) out += fmt::format("{} -f -a '{}'\n", start, words(argument.choices()));
     }

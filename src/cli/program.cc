@@ -17,6 +17,7 @@ void add_all_verbs(CommandLine& line) {
   add_show(line);
   add_doctor(line);
   add_bench(line);
+  add_bench_serve(line);
   add_tiles(line);
   add_render(line);
   add_tokenize(line);

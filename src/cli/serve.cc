@@ -105,6 +105,7 @@ http::ServerOptions server_options(const Serve& options) {
   out.key_file = options.key.value_or("");
   out.limits.connections = options.max_connections.value_or(out.limits.connections);
   if (options.max_body_bytes) out.limits.body_bytes = static_cast<size_t>(*options.max_body_bytes);
+  out.limits.all_bodies_bytes = std::max(out.limits.all_bodies_bytes, 2 * out.limits.body_bytes);
   set(out.limits.head_timeout_ms, options.header_timeout);
   set(out.limits.body_timeout_ms, options.body_timeout);
   set(out.limits.send_timeout_ms, options.send_timeout);

@@ -11,6 +11,7 @@ void add_serve(CommandLine& line);
 void add_show(CommandLine& line);
 void add_doctor(CommandLine& line);
 void add_bench(CommandLine& line);
+void add_bench_serve(CommandLine& line);
 void add_tiles(CommandLine& line);
 void add_render(CommandLine& line);
 void add_tokenize(CommandLine& line);

@@ -66,12 +66,13 @@ TEST(PeakRss, forgets_what_was_given_back) {
 // On the card model: every stage is there once, with what it did.
 TEST(Measurement, has_every_stage_with_a_time_for_each_run) {
   std::vector<std::string> said;
-  const Measurement m = measure({.folder = std::string(IDEFICS_SOURCE_DIR) + "/models/tiny-cards",
-                                 .engine = {.num_threads = 2},
-                                 .picture = make_test_picture(288, 288),
-                                 .max_tokens = 4,
-                                 .runs = 2},
-                                [&](const std::string& what) { said.push_back(what); });
+  MeasurementOptions options;
+  options.folder = std::string(IDEFICS_SOURCE_DIR) + "/models/tiny-cards";
+  options.engine.num_threads = 2;
+  options.picture = make_test_picture(288, 288);
+  options.max_tokens = 4;
+  options.runs = 2;
+  const Measurement m = measure(options, [&](const std::string& what) { said.push_back(what); });
   EXPECT_EQ(m.calibration.threads, 2);
   EXPECT_EQ(m.tiles, 5);
   EXPECT_EQ(m.generated_tokens, 4);

@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <fstream>
+#include <sstream>
 #include <thread>
 
 extern char** environ;
@@ -93,6 +94,19 @@ int ServerProgram::wait(int timeout_ms) {
 long ServerProgram::rss_kib() const {
   const Outcome outcome = run_command("grep VmRSS /proc/" + std::to_string(pid_) + "/status");
   return outcome.out.size() > 6 ? std::stol(outcome.out.substr(6)) : -1;
+}
+
+double ServerProgram::cpu_seconds() const {
+  std::ifstream file("/proc/" + std::to_string(pid_) + "/stat");
+  std::string line;
+  std::getline(file, line);
+  // Fields 14 and 15; the second one, a name in parentheses, may hold blanks.
+  std::istringstream fields(line.substr(line.rfind(')') + 2));
+  std::string skipped;
+  for (int i = 3; i < 14; ++i) fields >> skipped;
+  double user = 0, system = 0;
+  fields >> user >> system;
+  return (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
 }
 
 int ServerProgram::descriptors() const {

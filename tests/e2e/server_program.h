@@ -28,6 +28,7 @@ class ServerProgram {
   // Waits for its end; the exit code, -1 when it had to be killed after `timeout_ms`.
   int wait(int timeout_ms);
   long rss_kib() const;
+  double cpu_seconds() const;  // of all its threads so far
   int descriptors() const;
   std::vector<pid_t> children() const;  // the dead ones that it has not buried, too
 

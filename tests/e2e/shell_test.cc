@@ -67,6 +67,10 @@ TEST(Shell, bash_completes_verbs_options_and_values) {
   EXPECT_EQ(complete("idefics generate --ma", 2), "--max-tiles --max-tokens --max-model-len\n");
   EXPECT_EQ(complete("idefics generate m --dtype b", 4), "bf16\n");
   EXPECT_EQ(complete("idefics completion z", 2), "zsh\n");
+  EXPECT_NE(complete("idefics bench se", 2).find("serve"), std::string::npos);
+  EXPECT_EQ(complete("idefics bench serve --conc", 3), "--concurrency\n");
+  EXPECT_EQ(complete("idefics bench serve --arrivals p", 4), "poisson\n");
+  EXPECT_EQ(complete("idefics bench m --conc", 3), "\n");
   EXPECT_EQ(complete("idefics generate m --max-tokens \"\"", 4), "\n");
 }
 

@@ -49,7 +49,11 @@ constexpr size_t kWriteBytes = size_t{64} << 10;
 constexpr size_t kMaxAheadBytes = size_t{16} << 10;
 // A body must come at least this fast on average: a client that sends a byte now and then is not idle, but in the way.
 constexpr size_t kMinBodyBytesPerSecond = 1024;
+// Of a body that do not count for Limits::all_bodies_bytes.
+constexpr size_t kFreeBodyBytes = size_t{64} << 10;
 constexpr milliseconds kLingerTime{2000};
+// For one that was too slow already.
+constexpr milliseconds kShortLingerTime{500};
 constexpr size_t kLingerBytes = size_t{64} << 20;
 
 std::string new_id() {
@@ -78,6 +82,39 @@ std::string address_of_peer(const Socket::lowest_layer_type& socket) {
   std::memcpy(endpoint.data(), peer.data(), peer.size());
   return endpoint.address().to_string();
 }
+
+// Gives the memory back, which assigning an empty value does not.
+template <typename Container>
+void release(Container& container) {
+  Container().swap(container);
+}
+
+// What a body takes of the memory that all bodies share. Its first bytes take none: connections are limited as well,
+// and large bodies, however slowly they come, must not keep questions without pictures out.
+class BodyShare {
+ public:
+  explicit BodyShare(Shared& shared) : shared_(shared) {}
+  BodyShare(const BodyShare&) = delete;
+  BodyShare& operator=(const BodyShare&) = delete;
+  ~BodyShare() { give_back(); }
+
+  // So much of the body has come. False when that is too much for now.
+  bool hold(size_t bytes) {
+    const size_t wanted = bytes - std::min(bytes, kFreeBodyBytes);
+    if (wanted <= held_) return true;
+    const size_t more = wanted - held_;
+    held_ = wanted;
+    return shared_.body_bytes.fetch_add(more) + more <= shared_.limits.all_bodies_bytes;
+  }
+  void give_back() {
+    shared_.body_bytes -= held_;
+    held_ = 0;
+  }
+
+ private:
+  Shared& shared_;
+  size_t held_ = 0;
+};
 
 // What an exchange wants of its connection.
 class Wire {
@@ -331,7 +368,7 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
         }
         if (write_failed_ || !in_time) co_return false;
       }
-      writing_ = {};
+      release(writing_);
       written_ = 0;
     }
     co_return !cut_;
@@ -413,10 +450,11 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
       if (written && exchange->closes()) co_await linger();
       co_return written && !exchange->closes();
     }
-    const bool have_body = co_await read_body(parser, head);
+    BodyShare share(shared_);
+    const bool have_body = co_await read_body(parser, head, share);
     if (!have_body) co_return false;
     head.body = std::move(parser.take().body);
-    co_return co_await answer(std::move(head), start);
+    co_return co_await answer(std::move(head), start, share);
   }
 
   asio::awaitable<bool> read_head(RequestParser& parser, bool first) {
@@ -442,7 +480,7 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
     co_return true;
   }
 
-  asio::awaitable<bool> read_body(RequestParser& parser, const Request& head) {
+  asio::awaitable<bool> read_body(RequestParser& parser, const Request& head, BodyShare& share) {
     const Clock::time_point start = Clock::now();
     size_t received = in_.size();
     if (parser.state() == RequestParser::State::kBody && in_.empty() && head.version == 11 &&
@@ -462,8 +500,17 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
       if (got == Fill::kLate) co_await refuse(Fault::kTimeout, head);
       if (got != Fill::kBytes) co_return false;
       received += in_.size() - before;
+      if (!share.hold(received)) {
+        // Its memory goes to the others at once, not when the client has read why.
+        share.give_back();
+        parser.take();
+        co_await refuse(Fault::kTooManyBodies, head);
+        co_return false;
+      }
     }
-    block_ = {};
+    // A kept connection must not keep the buffers of a large body. A read that has begun still writes into its own.
+    if (!reading_) release(block_);
+    in_.shrink_to_fit();
     if (parser.state() == RequestParser::State::kFailed) {
       co_await refuse(parser.fault(), head);
       co_return false;
@@ -471,18 +518,20 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
     co_return true;
   }
 
-  asio::awaitable<bool> answer(Request request, Clock::time_point start) {
+  asio::awaitable<bool> answer(Request request, Clock::time_point start, BodyShare& share) {
     const auto exchange = std::make_shared<WireExchange>(this->shared_from_this(), std::move(request), shared_);
-    const bool sound = co_await give_answer(*exchange, start);
+    const bool sound = co_await give_answer(*exchange, start, share);
     const bool reusable = sound && exchange->ended() && !exchange->closes();
     if (sound && !reusable) co_await linger();
     co_return reusable;
   }
 
   // False when the connection is broken.
-  asio::awaitable<bool> give_answer(WireExchange& exchange, Clock::time_point start) {
+  asio::awaitable<bool> give_answer(WireExchange& exchange, Clock::time_point start, BodyShare& share) {
     const AnswerScope scope(shared_, exchange);
     shared_.handler.handle(exchange.shared_from_this());
+    release(exchange.request().body);
+    share.give_back();
     bool sound = true;
     while (sound) {
       if (in_.size() < kMaxAheadBytes) start_read(kIdleReadBytes);
@@ -519,14 +568,14 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
     exchange->respond(std::move(response));
     const bool written = co_await flush();
     note(*exchange, Clock::now());
-    if (written) co_await linger();
+    if (written) co_await linger(fault == Fault::kTimeout ? kShortLingerTime : kLingerTime);
   }
 
   // Closing while bytes of the client are on their way would reset the connection, and take the response away from it.
-  asio::awaitable<void> linger() {
+  asio::awaitable<void> linger(milliseconds time = kLingerTime) {
     Code ignored;
     if constexpr (!kTls) stream_.shutdown(asio::socket_base::shutdown_send, ignored);
-    const Clock::time_point deadline = Clock::now() + kLingerTime;
+    const Clock::time_point deadline = Clock::now() + time;
     for (size_t total = 0; total < kLingerBytes && !eof_ && !cut_; total += in_.size()) {
       in_.clear();
       const Fill got = co_await fill(deadline, kBodyReadBytes);

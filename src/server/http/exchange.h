@@ -44,6 +44,7 @@ class Handler {
   virtual ~Handler() = default;
   // Looks at a request whose body has not been read: nothing, or what it is refused with.
   virtual std::optional<Response> admit(Request& head) = 0;
+  // The request's body is gone when it returns.
   virtual void handle(std::shared_ptr<Exchange> exchange) = 0;
   // The answer to what is not a request.
   virtual Response refuse(Fault fault) = 0;

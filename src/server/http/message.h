@@ -15,6 +15,8 @@ struct Limits {
   size_t head_bytes = size_t{32} << 10;  // request line and headers
   int headers = 100;
   size_t body_bytes = size_t{32} << 20;
+  // Of all bodies together that are being received, without the first 64 KiB of each.
+  size_t all_bodies_bytes = size_t{256} << 20;
   size_t unsent_bytes = size_t{1} << 20;  // of a stream, waiting for a slow reader
   int connections = 1024;                 // more are told that the server is overloaded
   int head_timeout_ms = 10'000;        // from the first byte of a request (or from connecting) to the end of its head
@@ -53,11 +55,12 @@ struct Response {
 
 // What makes a request unreadable. The connection is closed after the response.
 enum class Fault {
-  kMalformed,          // 400
-  kTimeout,            // 408: the head or the body came too slowly
-  kBodyTooLarge,       // 413
-  kHeadersTooLarge,    // 431
-  kTooManyConnections  // 503
+  kMalformed,           // 400
+  kTimeout,             // 408: the head or the body came too slowly
+  kBodyTooLarge,        // 413
+  kHeadersTooLarge,     // 431
+  kTooManyConnections,  // 503
+  kTooManyBodies        // 503: they need too much memory together
 };
 
 std::string_view reason_phrase(int status);

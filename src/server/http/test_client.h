@@ -48,6 +48,8 @@ class TestClient {
     if (fd_ >= 0) ::close(fd_);
     fd_ = -1;
   }
+  // Says that nothing more will come.
+  void end() { ::shutdown(fd_, SHUT_WR); }
   // Closes so that the other side sees a reset.
   void reset() {
     const linger hard{1, 0};

@@ -102,6 +102,42 @@ TEST(Limits, too_large_things_are_refused_at_once_and_the_response_arrives) {
   expect_canary(served);
 }
 
+TEST(Limits, bodies_together_are_limited_and_small_ones_still_come_in) {
+  http::ServerOptions where;
+  where.limits.all_bodies_bytes = 300'000;
+  const Served served({}, where);
+  const std::string bytes = post(
+      "/v1/chat/completions", kChat.substr(0, kChat.size() - 1) + ",\"user\":\"" + std::string(200'000, 'x') + "\"}");
+  const std::string most = bytes.substr(0, bytes.size() - 2), rest = bytes.substr(bytes.size() - 2);
+  http::TestClient first(served.port()), second(served.port()), third(served.port());
+  ASSERT_TRUE(first.send(most) && second.send(most));
+  sleep_ms(200);
+  third.send(bytes);
+  const http::Reply refused = third.read();
+  expect_error(refused, 503, "server_error", "overloaded", "");
+  EXPECT_EQ(refused.header("retry-after"), "1");
+  expect_canary(served);
+  first.send(rest);
+  EXPECT_EQ(first.read().status, 200);
+  EXPECT_EQ(ask(served, bytes).status, 200) << "what was read takes no more room";
+  second.close();
+  EXPECT_TRUE(soon([&] { return served.server->num_connections() <= 1; }));
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(first.ask(bytes).status, 200) << i;
+  expect_canary(served);
+}
+
+TEST(Limits, requests_that_come_while_an_answer_is_made_are_answered_in_turn) {
+  const Served served;
+  served.backend->set_script({.piece_delay_ms = 30});
+  http::TestClient client(served.port());
+  constexpr int kRequests = 6;
+  for (int i = 0; i < kRequests; ++i) {
+    client.send(post("/v1/chat/completions", kChat));
+    sleep_ms(10);  // the next one is read while this one is answered, and a further read has begun when its turn comes
+  }
+  for (int i = 0; i < kRequests; ++i) EXPECT_EQ(client.read().status, 200) << i;
+}
+
 TEST(Limits, malformed_bytes_are_refused_and_the_connection_closed) {
   const Served served;
   for (const std::string bytes :

@@ -234,6 +234,8 @@ http::Response Service::refuse(http::Fault fault) {
     case http::Fault::kBodyTooLarge:
       return wrong(413, "body_too_large", "the body is too large; send smaller pictures");
     case http::Fault::kHeadersTooLarge: return wrong(431, "headers_too_large", "the headers are too large or too many");
+    case http::Fault::kTooManyBodies:
+      return to_response(unavailable("overloaded", "too many large bodies are being received; try again later"));
     case http::Fault::kTooManyConnections: break;
   }
   return to_response(unavailable("overloaded", "there are too many connections; try again later"));
@@ -258,7 +260,7 @@ void Service::generate(const ExchangePtr& exchange, bool is_chat) {
   GenerationRequest request;
   {
     const json::value body = parse_body(exchange->request().body);
-    exchange->request().body = {};
+    std::string().swap(exchange->request().body);  // which gives the memory back
     request = is_chat ? parse_chat_request(body, limits) : parse_completion_request(body, limits);
   }
   if (request.to_fetch.empty()) return submit(exchange, std::move(request));
