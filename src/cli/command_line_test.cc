@@ -264,6 +264,20 @@ TEST(ConfigFile, that_is_no_toml_is_refused_with_the_line) {
   EXPECT_NE(error_of({"ask", "m", "--config", "/tmp"}).find("/tmp"), std::string::npos);
 }
 
+TEST(ConfigFile, holds_other_than_ascii_in_texts_and_comments_only) {
+  const std::string outside = "ask.toml:2: has other than ASCII outside of quotes";
+  const SettingsFile good(
+      "model = \"m\" # \u00e0\ntext = \"\"\"\\\"\u00e0\n\u00e0\"\"\"\"\" # \u00e0\nchoice = 'two'\nimage = ['\u00e0', "
+      "'''\u00e0\n''']\n");
+  Example e;
+  EXPECT_EQ(e.run({"ask", "--config", good.path()}), 7);
+  EXPECT_EQ(e.text, "\"\u00e0\n\u00e0\"\"");
+  EXPECT_EQ(e.images, (std::vector<std::string>{"\u00e0", "\u00e0\n"}));
+  EXPECT_EQ(error_of_file("\n\u00e0 = 1"), outside);
+  EXPECT_EQ(error_of_file("text = \"a\"\ncount = \u00e0"), outside);
+  EXPECT_EQ(error_of_file("text = \"\"\n[\u00e0"), outside);
+}
+
 TEST(ConfigFile, with_a_key_is_out_of_the_reach_of_others) {
   EXPECT_EQ(error_of_file("api-key = 'k'", 0644),
             "ask.toml: holds api-key and has mode 0644, with which others may read it; chmod 600 it");

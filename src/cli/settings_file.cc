@@ -32,6 +32,40 @@ void require_utf8(const std::filesystem::path& path, std::string_view text) {
   }
 }
 
+// TOML has nothing but ASCII outside of texts and comments, and toml++ 3.3 steps into undefined behaviour there.
+void require_ascii_outside_of_texts(const std::filesystem::path& path, std::string_view text) {
+  std::string_view quote;  // of the text that is open
+  bool comment = false;
+  int line = 1;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\n') {
+      ++line;
+      comment = false;
+      if (quote.size() == 1) quote = {};
+    } else if (comment) {
+      continue;
+    } else if (!quote.empty()) {
+      if (c == '\\' && quote.front() == '"' && i + 1 < text.size() && text[i + 1] != '\n') {
+        ++i;
+      } else if (text.substr(i).starts_with(quote)) {
+        i += quote.size() - 1;
+        // Up to two quotes before the closing three belong to the text.
+        for (int more = 0; more < 2 && quote.size() == 3 && i + 1 < text.size() && text[i + 1] == c; ++more) ++i;
+        quote = {};
+      }
+    } else if (c == '"' || c == '\'') {
+      const std::string_view long_quote = c == '"' ? R"(""")" : "'''";
+      quote = text.substr(i).starts_with(long_quote) ? long_quote : long_quote.substr(0, 1);
+      i += quote.size() - 1;
+    } else if (c == '#') {
+      comment = true;
+    } else if (static_cast<unsigned char>(c) >= 0x80) {
+      throw Error(ErrorCode::kUsage, fmt::format("{}:{}: has other than ASCII outside of quotes", path.string(), line));
+    }
+  }
+}
+
 // The texts of a list; nothing when there is something else in it.
 std::vector<std::string> texts_of(const toml::array& list) {
   std::vector<std::string> texts;
@@ -64,6 +98,7 @@ Setting to_setting(const std::string& key, const toml::node& node) {
 std::vector<Setting> read_settings(const std::filesystem::path& path) {
   const std::string text = read_file(path, kMaxBytes, ErrorCode::kUsage);
   require_utf8(path, text);
+  require_ascii_outside_of_texts(path, text);
   toml::table table;
   try {
     table = toml::parse(text, path.string());
