@@ -21,6 +21,7 @@ using Seconds = std::chrono::duration<double>;
 
 constexpr size_t kMaxListBytes = size_t{1} << 20;
 constexpr int kListTimeoutMs = 10'000;
+constexpr int kMostAtOnce = 16;
 // How often `stop` is asked while nothing happens.
 constexpr double kWatchMs = 100;
 
@@ -147,8 +148,9 @@ class Run {
   void plan_next() { next_ = arrivals_.next(); }
   Clock::time_point next_time() const { return start_ + std::chrono::duration_cast<Clock::duration>(Seconds(next_)); }
 
+  // A few at a time: whoever is behind must not forget to read answers.
   void begin_what_is_due() {
-    while (more_to_come()) {
+    for (int i = 0; i < kMostAtOnce && more_to_come(); ++i) {
       if (options_.rate) {
         const Clock::time_point meant = next_time();
         if (meant > Clock::now()) return;
