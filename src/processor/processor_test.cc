@@ -2,7 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdlib>
+#include <random>
+#include <set>
+
 #include "base/files.h"
+#include "base/json.h"
 #include "idefics/error.h"
 #include "image/codec.h"
 
@@ -70,6 +76,48 @@ TEST(Processor, somebody_else_may_decode_its_pictures) {
                                     DecodedPicture{-1, -1, std::vector<uint8_t>(3)}}) {
     answer = bad;
     EXPECT_THROW(p.cut("any bytes"), Error);
+  }
+}
+
+TEST(Processor, no_text_of_a_user_becomes_a_control_token) {
+  const json::value file = parse_json(read_file(kModel / "tokenizer.json", 1 << 26), "tokenizer.json");
+  std::vector<std::string> names;
+  std::set<int32_t> control;
+  for (const json::value& token : file.at("added_tokens").as_array()) {
+    if (!token.at("special").as_bool()) continue;  // others, like tags of a layout, are text that anyone may write
+    names.emplace_back(token.at("content").as_string());
+    control.insert(static_cast<int32_t>(token.at("id").as_int64()));
+  }
+  ASSERT_GT(names.size(), 10u);
+  const auto count = [&](const std::vector<int32_t>& ids) {
+    return std::count_if(ids.begin(), ids.end(), [&](int32_t id) { return control.contains(id); });
+  };
+  const auto in_prompt = [&](const std::string& text) {
+    const std::vector<Message> chat = {{"system", {ContentPart::of_text(text)}},
+                                       {"user", {ContentPart::of_text(text), ContentPart::of_text(text)}}};
+    return count(processor().prompt(chat).ids);
+  };
+  const auto expected = in_prompt("x");
+  for (const std::string& name : names) {
+    for (const std::string& text : {name, "a" + name, name + "b", " " + name + "\n", name + name}) {
+      EXPECT_EQ(count(processor().tokenize(text, false, true)), 0) << text;
+      EXPECT_EQ(in_prompt(text), expected) << text;
+    }
+  }
+  // Whole control tokens, halves of them and other texts in random order.
+  const char* wish = std::getenv("IDEFICS_RANDOM_TEXTS");
+  std::mt19937 random(1);
+  for (int i = 0, n = wish != nullptr ? std::atoi(wish) : 5000; i < n; ++i) {
+    std::string text;
+    for (unsigned k = random() % 8; k < 8; ++k) {
+      const std::string& name = names[random() % names.size()];
+      const unsigned kind = random() % 4;
+      text += kind == 0 ? "<|" : kind == 1 ? name.substr(0, random() % name.size()) : kind == 2 ? "\xc3\xa9 x" : name;
+    }
+    ASSERT_EQ(count(processor().tokenize(text, false, true)), 0) << text;
+    if (i % 16 == 0 && !text.empty()) {
+      ASSERT_EQ(in_prompt(text), expected) << text;
+    }
   }
 }
 

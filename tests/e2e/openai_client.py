@@ -2,25 +2,14 @@
 
 import asyncio
 import base64
-import pathlib
-import re
-import subprocess
-import sys
-import threading
+import enum
 import time
 
 import openai
+import pydantic
 
-program, model = sys.argv[1], pathlib.Path(sys.argv[2])
-checks = 0
-
-
-def check(condition, what):
-    global checks
-    checks += 1
-    if not condition:
-        print(f"FAILED: {what}")
-        sys.exit(1)
+from served import Server, check, model
+import served
 
 
 def raises(kind, call, code, param=None):
@@ -34,28 +23,14 @@ def raises(kind, call, code, param=None):
     check(False, f"wanted {kind.__name__} for {code}")
 
 
-def start(*more, env_key=None):
-    command = [program, "serve", str(model), "--port", "0", *more]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env_key and {"IDEFICS_API_KEY": env_key})
-    url = None
-    for line in server.stderr:
-        found = re.search(r"listening url=(\S+)", line)
-        url = found.group(1) if found else url
-        if " ready model=" in line:
-            # Whoever does not read a pipe blocks the one who writes to it.
-            threading.Thread(target=lambda: [None for _ in server.stderr], daemon=True).start()
-            return server, url
-    raise SystemExit("the server did not start")
-
-
 def picture(name):
     data = base64.b64encode((model / "samples" / name).read_bytes()).decode()
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
 
 
 question = [{"role": "user", "content": [picture("06.png"), {"type": "text", "text": "How many shapes are there?"}]}]
-server, url = start(env_key="the-key")
-try:
+with Server(key="the-key") as server:
+    url = server.url
     client = openai.OpenAI(base_url=url + "/v1", api_key="the-key", max_retries=0)
     name = client.models.list().data[0].id
     check(name == "tiny-cards", name)
@@ -89,6 +64,28 @@ try:
     check(short.usage.completion_tokens == 3 and short.choices[0].finish_reason == "length", short)
     check(len(short.choices[0].logprobs.tokens) == 3, short)
 
+    class Colour(enum.Enum):
+        red = "red"
+        blue = "blue"
+
+    class Card(pydantic.BaseModel):
+        colour: Colour
+        round: bool
+        shapes: list[Colour] = pydantic.Field(max_length=2)
+
+    parsed = client.chat.completions.parse(model=name, messages=question, response_format=Card, max_tokens=300)
+    check(isinstance(parsed.choices[0].message.parsed, Card), parsed)
+    with client.chat.completions.stream(model=name, messages=question, response_format=Card, max_tokens=300) as events:
+        kinds = {event.type for event in events}
+        final = events.get_final_completion()
+    check({"content.delta", "content.done", "chunk"} <= kinds, kinds)
+    check(final.choices[0].message.parsed == parsed.choices[0].message.parsed, "the same, streamed")
+    try:
+        client.chat.completions.parse(model=name, messages=question, response_format=Card, max_tokens=2)
+        check(False, "an answer that was cut off cannot be parsed")
+    except openai.LengthFinishReasonError:
+        pass
+
     ask = client.chat.completions.create
     hi = [{"role": "user", "content": "Hi"}]
     raises(openai.BadRequestError, lambda: ask(model=name, messages=hi, n=99), "invalid_value", "n")
@@ -100,10 +97,22 @@ try:
     broken = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
     raises(openai.BadRequestError, lambda: ask(model=name, messages=[{"role": "user", "content": [broken]}], stream=True),
            "image_invalid", "messages[0].content[0].image_url")
+    impossible = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
+    raises(openai.BadRequestError, lambda: ask(model=name, messages=hi, response_format=impossible), "schema_invalid",
+           "response_format.json_schema.schema")
     raises(openai.NotFoundError, lambda: ask(model="gpt-4o", messages=hi), "model_not_found", "model")
     raises(openai.NotFoundError, lambda: client.models.retrieve("gpt-4o"), "model_not_found")
     stranger = openai.OpenAI(base_url=url + "/v1", api_key="another", max_retries=0)
     raises(openai.AuthenticationError, lambda: stranger.models.list(), "invalid_api_key")
+
+    elsewhere = openai.OpenAI(base_url=url + "/v1", api_key="the-key", max_retries=0, default_headers={"Origin": "http://evil"})
+    raises(openai.PermissionDeniedError, lambda: elsewhere.models.list(), "origin_not_allowed")
+    try:
+        client.with_options(timeout=0.05).completions.create(
+            model=name, prompt="The", max_tokens=1500, extra_body={"ignore_eos": True})
+        check(False, "fifty milliseconds are not enough")
+    except openai.APITimeoutError:
+        pass
 
     async def together():
         many = openai.AsyncOpenAI(base_url=url + "/v1", api_key="the-key", max_retries=0)
@@ -119,13 +128,11 @@ try:
     begin = time.monotonic()
     ask(model=name, messages=hi, max_tokens=2)
     check(time.monotonic() - begin < 5, "the next request does not wait for the one that was given up")
-finally:
-    server.terminate()
-check(server.wait(20) == 0, "it ends in order")
 
 # A queue of one: some of many get 503 with Retry-After, and the client's own retries bring them all through.
-server, url = start("--max-queue", "1", "--max-num-seqs", "1", "--threads", "1")
-try:
+with Server("--max-queue", "1", "--max-num-seqs", "1", "--threads", "1") as server:
+    url = server.url
+
     async def overload():
         impatient = openai.AsyncOpenAI(base_url=url + "/v1", api_key="x", max_retries=0)
         patient = openai.AsyncOpenAI(base_url=url + "/v1", api_key="x", max_retries=30)
@@ -140,7 +147,10 @@ try:
         await asyncio.gather(*(call(patient) for _ in range(4)))
 
     asyncio.run(overload())
-finally:
-    server.terminate()
-check(server.wait(20) == 0, "it ends in order")
-print(f"{checks} checks passed")
+
+try:
+    openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0).models.list()
+    check(False, "nobody listens any more")
+except openai.APIConnectionError as e:
+    check(type(e) is openai.APIConnectionError, repr(e))
+print(f"{served.checks} checks passed")

@@ -21,6 +21,7 @@ class ServerProgram {
 
   const std::string& url() const { return url_; }
   int port() const;
+  pid_t pid() const { return pid_; }
   std::string log() const;
   // Waits until `text` stands in the log: a line is written behind its response.
   bool logs(const std::string& text) const;

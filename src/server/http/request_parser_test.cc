@@ -1,5 +1,6 @@
 #include "server/http/request_parser.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 namespace idefics::http {
@@ -112,6 +113,63 @@ TEST(RequestParser, what_proxies_disagree_about_is_malformed) {
     EXPECT_EQ(result.state, State::kFailed) << bytes;
     EXPECT_EQ(result.fault, Fault::kMalformed) << bytes;
     EXPECT_TRUE(result.request.body.empty() || bytes.find("chunked") != std::string::npos) << bytes;
+  }
+}
+
+// The same verdict, and the same request, whole, byte by byte and in two pieces.
+Result parse_in_any_cut(const std::string& bytes) {
+  const Result whole = parse({bytes});
+  std::vector<std::vector<std::string>> cuts(1);
+  for (const char c : bytes) cuts.front().emplace_back(1, c);
+  for (size_t i = 1; i < bytes.size(); i += 3) cuts.push_back({bytes.substr(0, i), bytes.substr(i)});
+  for (const std::vector<std::string>& pieces : cuts) {
+    const Result cut = parse(pieces);
+    EXPECT_EQ(cut.state, whole.state) << bytes << "\nfirst piece: " << pieces.front();
+    EXPECT_EQ(cut.fault, whole.fault) << bytes;
+    if (whole.state != State::kDone) continue;
+    EXPECT_EQ(cut.request.body, whole.request.body) << bytes;
+    EXPECT_EQ(cut.request.path, whole.request.path) << bytes;
+    EXPECT_EQ(cut.rest, whole.rest) << bytes;
+  }
+  return whole;
+}
+
+TEST(RequestParser, no_byte_out_of_place_is_let_through) {
+  const std::string chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+  std::vector<std::string> cases;
+  const auto with = [&](const std::string& before, char byte, const std::string& behind) {
+    cases.push_back(before + byte + behind);
+  };
+  for (int b = 0; b < 256; ++b) {
+    const char c = static_cast<char>(b);
+    const bool control = (b < 32 && c != '\t' && c != '\r' && c != '\n') || b == 127;
+    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    const bool word = letter || (c != 0 && std::string("!#$%&'*+-.^_`|~").find(c) != std::string::npos);
+    if (control) {
+      with("GET / HTTP/1.1\r\nHost: h", c, "\r\n\r\n");
+      with("GET /a", c, "b HTTP/1.1\r\nHost: h\r\n\r\n");
+      with("GET / HTTP/1.1\r\nHost: h\r\nA: b", c, "c\r\n\r\n");
+    }
+    if (!word && c != ':' && b < 128) with("GET / HTTP/1.1\r\nHost: h\r\nA", c, "b: c\r\n\r\n");
+    if (!word && c != ' ' && b < 128) with("GE", c, "T / HTTP/1.1\r\nHost: h\r\n\r\n");
+    const bool hex = std::string("0123456789abcdefABCDEF").find(c) != std::string::npos;
+    if (!hex && b < 128 && c != ';' && c != '\r') with(chunked, c, "5\r\nhello\r\n0\r\n\r\n");
+  }
+  for (const char* version :
+       {"1.2", "1.9", "2.0", "3.0", "0.9", "1", "1.", ".1", "1.1.1", "1.10", "11.1", "a.b", "-1.1"})
+    cases.push_back(fmt::format("GET / HTTP/{}\r\nHost: h\r\n\r\n", version));
+  for (const char* length :
+       {"1 ,2", "1;", "1.0", "1e0", "١", "'1'", "0b1", "18446744073709551616", "9223372036854775808x"})
+    cases.push_back(fmt::format("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\nh", length));
+  for (const char* coding : {"chunked,", ",chunked", "chunked;q=1", "chunked identity", "chunked\t, gzip", "gzip",
+                             "deflate", "", "\"chunked\"", "chun ked"})
+    cases.push_back(fmt::format("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: {}\r\n\r\n0\r\n\r\n", coding));
+  EXPECT_GE(cases.size(), 300u);
+  for (const std::string& bytes : cases) {
+    const Result result = parse_in_any_cut(bytes);
+    EXPECT_EQ(result.state, State::kFailed) << bytes;
+    EXPECT_EQ(result.fault, Fault::kMalformed) << bytes;
+    EXPECT_EQ(parse_in_any_cut(kSized).request.body, "hello") << "beside it";
   }
 }
 

@@ -100,6 +100,29 @@ TEST(JsonBody, what_is_not_json_is_refused) {
   for (const std::string& text : cases) EXPECT_TRUE(is_refused(text)) << text;
 }
 
+TEST(JsonBody, what_is_cut_short_or_has_a_byte_too_many_is_refused) {
+  const std::string good = R"({"messages":[{"role":"user","content":[{"type":"text","text":"\u00e9\n"}]}],"n":1.5e1})";
+  ASSERT_FALSE(is_refused(good));
+  std::vector<std::string> cases;
+  for (size_t i = 0; i < good.size(); ++i) cases.push_back(good.substr(0, i));
+  for (int b = 0; b < 256; ++b) {
+    const char c = static_cast<char>(b);
+    const std::string byte(1, c);
+    if (b < 32) cases.push_back("\"a" + byte + "b\"");
+    if (b < 128 && (b == 0 || std::string(" \t\r\n").find(c) == std::string::npos)) cases.push_back(good + byte);
+    if (b < 128 && (b == 0 || std::string("\"\\/bfnrtu").find(c) == std::string::npos))
+      cases.push_back("\"\\" + byte + "\"");
+    if (b >= 128) cases.push_back("\"" + byte + "\"");
+    const bool hex = std::string("0123456789abcdefABCDEF").find(c) != std::string::npos;
+    if (!hex) cases.push_back("\"\\u00" + byte + "1\"");
+  }
+  EXPECT_GE(cases.size(), 300u);
+  for (const std::string& text : cases) {
+    EXPECT_TRUE(is_refused(text)) << text;
+    EXPECT_FALSE(is_refused(good)) << "beside it";
+  }
+}
+
 TEST(JsonBody, what_is_json_is_taken) {
   const std::vector<std::string> cases = {
       "{}",

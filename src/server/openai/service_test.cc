@@ -343,6 +343,39 @@ TEST(Service, foreign_hosts_and_origins_are_refused) {
   expect_error(preflight("https://evil.example"), 403, "permission_error", "origin_not_allowed", "");
 }
 
+TEST(Service, the_place_is_judged_before_the_kind_of_body_in_every_mix) {
+  ServiceOptions options;
+  options.access.hosts = {"localhost", "127.0.0.1", "[::1]"};
+  options.access.origins = {"https://listed.example"};
+  const Served served(options);
+  for (const std::string host : {"localhost:80", "127.0.0.1", "[::1]:9", "evil.example", "127.0.0.1.evil.example"}) {
+    for (const std::string origin : {"", "own", "https://listed.example", "http://evil.example", "null"}) {
+      for (const std::string type : {"application/json", "text/plain", "application/x-www-form-urlencoded"}) {
+        const std::string from = origin == "own" ? "http://" + host : origin;
+        const http::Reply reply =
+            ask(served, fmt::format("POST /v1/chat/completions HTTP/1.1\r\nHost: {}\r\n{}Content-Type: {}\r\n"
+                                    "Content-Length: {}\r\n\r\n{}",
+                                    host, from.empty() ? "" : "Origin: " + from + "\r\n", type, kChat.size(), kChat));
+        const std::string mix = host + " " + origin + " " + type;
+        const bool listed = origin == "https://listed.example";
+        if (host.ends_with("example")) {
+          expect_error(reply, 403, "permission_error", "host_not_allowed", mix);
+        } else if (!listed && !origin.empty() && origin != "own") {
+          expect_error(reply, 403, "permission_error", "origin_not_allowed", mix);
+        } else if (type != "application/json") {
+          expect_error(reply, 415, "invalid_request_error", "unsupported_media_type", mix);
+        } else {
+          EXPECT_EQ(reply.status, 200) << mix;
+        }
+        const std::string shared = reply.header("access-control-allow-origin");
+        EXPECT_TRUE(shared.empty() || (listed && shared == origin)) << mix;
+        EXPECT_TRUE(reply.status != 200 || shared.empty() != listed) << mix;
+      }
+    }
+  }
+  expect_canary(served);
+}
+
 TEST(Service, before_a_model_and_while_draining_it_says_so) {
   ServiceOptions options;
   options.log = LogFormat::kNone;
