@@ -10,8 +10,25 @@ namespace {
 
 void set_bit(std::span<uint32_t> bits, int32_t id) { bits[static_cast<size_t>(id) / 32] |= 1u << (id % 32); }
 
+bool has_calls(const Program& program, StateId state) { return (program.flags[state] & Program::kCalls) != 0; }
+
+std::span<const Program::Call> calls_of(const Program& program, StateId state) {
+  const uint32_t first = program.first_call[state];
+  return std::span(program.calls).subspan(first, program.first_call[state + 1] - first);
+}
+
+// Has bytes, is no end, and what it calls begins with bytes and is never empty: following its calls adds one place for
+// each, and no more. So are the characters of strings, where the rare ones are a rule of their own.
+bool is_plain(const Program& program, StateId state) {
+  if ((program.flags[state] & ~Program::kCalls) != Program::kBytes) return false;
+  const auto calls = calls_of(program, state);
+  return std::all_of(calls.begin(), calls.end(), [&](const Program::Call& call) {
+    return !call.tail && program.flags[call.start] == Program::kBytes;
+  });
+}
+
 // From a state, by which bytes the text goes on in the same way again and again: for `length` bytes of `bytes`,
-// whichever, only places with nothing but bytes are passed.
+// whichever, only plain states are passed, and nothing that they call begins with one of these bytes.
 struct Run {
   ByteSet bytes;
   uint32_t length = 0;
@@ -53,6 +70,14 @@ class Runs {
     return best;
   }
 
+  bool calls_take(StateId state, const std::vector<uint32_t>& classes) const {
+    const auto calls = calls_of(program_, state);
+    return std::any_of(calls.begin(), calls.end(), [&](const Program::Call& call) {
+      return std::any_of(classes.begin(), classes.end(),
+                         [&](uint32_t c) { return row(call.start)[c] != Program::kNone; });
+    });
+  }
+
   void find(StateId state, Run& run) const {
     StateId to = main_target(state);
     if (to == Program::kNone) return;
@@ -67,7 +92,8 @@ class Runs {
       const auto targets = row(at);
       to = targets[classes[0]];
       const bool same = std::all_of(classes.begin(), classes.end(), [&](uint32_t c) { return targets[c] == to; });
-      if (!same || to == Program::kNone || program_.flags[to] != Program::kBytes) return;
+      if (!same || to == Program::kNone || !is_plain(program_, to) || calls_take(at, classes)) return;
+      if (has_calls(program_, to) != has_calls(program_, state)) return;
       run.length = to == at ? longest_ + kMaxLength : run.length + 1;
     }
   }
@@ -77,8 +103,8 @@ class Runs {
   std::unordered_map<StateId, Run> runs_;
 };
 
-// Walks the tree of tokens with a grammar: a configuration per level. Most of them are one place with nothing but
-// bytes, for which a look into the table is enough.
+// Walks the tree of tokens with a grammar: a configuration per level. Most of them are one plain state, with what it
+// calls, for which a look into the table is enough.
 class TreeWalk {
  public:
   TreeWalk(const Program& program, const TokenVocabulary& vocabulary, StackTree& stacks, uint32_t max_depth)
@@ -124,27 +150,50 @@ class TreeWalk {
     size_t mark = 0;
   };
 
+  // Whether the places are those of one plain state and its calls. The calls of a state that is asked about by itself
+  // are missing, as those beyond the depth limit are.
   void simplify(Level& level) const {
     const Config& c = level.config;
-    level.simple =
-        c.places.size() == 1 && !c.complete && !c.unknown && program_.flags[c.places[0].state] == Program::kBytes;
-    if (level.simple) level.place = c.places[0];
+    level.simple = false;
+    if (c.places.empty() || c.complete || c.unknown || !is_plain(program_, c.places[0].state)) return;
+    const Config::Place first = c.places[0];
+    const auto calls = calls_of(program_, first.state);
+    if (c.places.size() != 1 + calls.size()) return;
+    for (size_t i = 0; i < calls.size(); ++i) {
+      const Config::Place& called = c.places[i + 1];
+      if (called.state != calls[i].start || called.stack <= StackTree::kUnknown ||
+          stacks_.top(called.stack) != calls[i].to || stacks_.rest(called.stack) != first.stack) {
+        return;
+      }
+    }
+    level.simple = true;
+    level.place = first;
+  }
+
+  // From one plain state to another, as a look into the table: what is called does not take the byte. A state with
+  // calls comes only after one with calls, so that how deep they are is known already.
+  bool step_simply(const Level& from, uint8_t byte, StateId next, Level& to) const {
+    const StateId state = from.place.state;
+    if (next == Program::kNone || !is_plain(program_, next)) return false;
+    if (has_calls(program_, next) && !has_calls(program_, state)) return false;
+    for (const Program::Call& call : calls_of(program_, state)) {
+      if (program_.step(call.start, byte) != Program::kNone) return false;
+    }
+    to.place = {next, from.place.stack};
+    to.simple = true;
+    to.mark = from.mark;
+    return true;
   }
 
   // False when no text goes on so.
   bool step(const Level& from, uint8_t byte, Level& to) {
     if (from.simple) {
       const StateId next = program_.step(from.place.state, byte);
-      if (next == Program::kNone) return false;
-      if (program_.flags[next] == Program::kBytes) {
-        to.place = {next, from.place.stack};
-        to.simple = true;
-        to.mark = from.mark;
-        return true;
-      }
-      one_.places.assign(1, from.place);
+      if (next == Program::kNone && !has_calls(program_, from.place.state)) return false;
+      if (step_simply(from, byte, next, to)) return true;
     }
     stacks_.truncate(from.mark);
+    if (from.simple) recognizer_.enter(stacks_, from.place, one_);
     recognizer_.step(stacks_, from.simple ? one_ : from.config, byte, to.config);
     if (to.config.dead()) return false;
     to.mark = stacks_.size();
