@@ -90,6 +90,7 @@ Expr choice(std::vector<Expr> parts) {
 }
 
 Expr repeat(Expr part, int min, int max) {
+  if (max != Expression::kUnbounded && max < min) return nothing();
   Expression e;
   e.kind = Expression::Kind::kRepeat;
   e.parts = {std::move(part)};

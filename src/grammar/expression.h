@@ -42,7 +42,7 @@ Expr byte_range(uint8_t low, uint8_t high);
 Expr bytes(const std::bitset<256>& set);
 Expr sequence(std::vector<Expr> parts);
 Expr choice(std::vector<Expr> parts);
-Expr repeat(Expr part, int min, int max);
+Expr repeat(Expr part, int min, int max);  // nothing() when max is below min
 Expr optional(Expr part);
 Expr call(RuleId rule);
 Expr automaton(Dfa dfa);
@@ -70,5 +70,12 @@ class CodePoints {
 
 // The UTF-8 texts of one code point of the set.
 Expr utf8(const CodePoints& set);
+
+// The value of a hexadecimal digit; -1: it is none.
+constexpr int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  const char lower = static_cast<char>(c | 0x20);
+  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
 
 }  // namespace idefics::grammar

@@ -242,14 +242,9 @@ class Parser {
   char32_t hex(int count) {
     char32_t value = 0;
     for (int i = 0; i < count; ++i) {
-      const char c = peek();
-      if (c >= '0' && c <= '9') {
-        value = value * 16 + static_cast<char32_t>(c - '0');
-      } else if ((c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F')) {
-        value = value * 16 + static_cast<char32_t>((c | 0x20) - 'a' + 10);
-      } else {
-        error("wanted a hexadecimal digit");
-      }
+      const int digit = hex_digit(peek());
+      if (digit < 0) error("wanted a hexadecimal digit");
+      value = value * 16 + static_cast<char32_t>(digit);
       ++at_;
     }
     if (value > 0x10ffff || (value >= 0xd800 && value <= 0xdfff)) error("an escape is no character");

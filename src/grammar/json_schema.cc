@@ -356,6 +356,7 @@ class Compiler {
     if (map == nullptr) return properties;
     if (!map->is_object()) fail(fmt::format("{}: properties is {}, wanted an object", where, describe(*map)));
     for (const auto& [key, value] : map->get_object()) {
+      budget_.check_time();
       const auto it = std::find(required.begin(), required.end(), std::string_view(key));
       const bool is_required = it != required.end();
       if (is_required) required.erase(it);

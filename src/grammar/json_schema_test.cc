@@ -1,6 +1,8 @@
 // Which texts the grammars of JSON schemas hold, and which schemas are refused.
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 #include "base/json.h"
 #include "grammar/test_grammars.h"
 
@@ -225,6 +227,77 @@ TEST(JsonSchema, large_schemas_end_in_an_error_or_in_time) {
   }
   EXPECT_EQ(refusal(Kind::kJsonSchema, chain + "\"d3000\":{\"type\":\"null\"}}}"), "");
   EXPECT_NE(refusal(Kind::kJsonSchema, std::string(2 << 20, ' ')).find("at most"), std::string::npos);
+}
+
+TEST(JsonSchema, a_maximum_below_its_minimum_leaves_no_text) {
+  for (const char* schema :
+       {R"({"type":"string","minLength":5,"maxLength":3})", R"({"type":"array","minItems":2,"maxItems":1})",
+        R"({"type":"object","minProperties":2,"maxProperties":1})",
+        R"({"type":"string","pattern":"^a{9}$","minLength":5,"maxLength":3})"}) {
+    EXPECT_NE(refusal(Kind::kJsonSchema, schema), "") << schema;
+  }
+  check({{R"({"anyOf":[{"type":"string","minLength":5,"maxLength":3},{"type":"null"}]})",
+          {"null"},
+          {"\"abcde\"", "\"abc\""}}});
+}
+
+TEST(JsonSchema, items_of_schemas_that_hold_together_meet_place_by_place) {
+  check(
+      {{R"({"allOf":[{"type":"array","prefixItems":[{"type":"integer"}],"items":true},{"items":{"type":"integer","minimum":5}}]})",
+        {"[]", "[5]", "[5,6]"},
+        {"[1]", "[5,\"a\"]", "[5,1]"}},
+       {R"({"type":"array","allOf":[{"prefixItems":[{"minimum":3}],"items":{"type":"integer"}},
+           {"prefixItems":[{"type":"integer"},{"const":7}],"items":{"type":"integer","maximum":9}}]})",
+        {"[3]", "[3,7]", "[3,7,9]"},
+        {"[2]", "[3,8]", "[3,7,10]"}}});
+  EXPECT_NE(refusal(Kind::kJsonSchema, R"({"type":"array","minItems":1,"allOf":[{"prefixItems":[{"type":"integer"}]},
+    {"items":{"type":"string"}}]})"),
+            "");
+}
+
+// `count` parts, with commas between them; # in a part is its number.
+std::string many(int count, const std::string& part) {
+  std::string all;
+  for (int i = 0; i < count; ++i) {
+    std::string one = part;
+    if (const size_t at = one.find('#'); at != std::string::npos) one.replace(at, 1, std::to_string(i));
+    all += (i > 0 ? "," : "") + one;
+  }
+  return all;
+}
+
+std::string repeated(int count, const std::string& part) {
+  std::string all;
+  for (int i = 0; i < count; ++i) all += part;
+  return all;
+}
+
+TEST(JsonSchema, what_would_take_too_long_or_too_much_is_refused_in_bounded_time) {
+  const std::string numbers = "[" + many(80'000, "#") + "]", names = "[" + many(60'000, "\"#\"") + "]";
+  const std::vector<std::pair<Kind, std::string>> sources = {
+      {Kind::kJsonSchema, R"({"enum":)" + numbers + "}"},
+      {Kind::kJsonSchema, R"({"allOf":[{"enum":)" + numbers + R"(},{"enum":[-1,)" + numbers.substr(1) + "}]}"},
+      {Kind::kJsonSchema, R"({"allOf":[{"required":)" + names + R"(},{"required":["a",)" + names.substr(1) + "}]}"},
+      {Kind::kJsonSchema, R"({"oneOf":[{"enum":)" + numbers + R"(},{"enum":[-1,)" + numbers.substr(1) + "}]}"},
+      {Kind::kJsonSchema, repeated(100'000, R"({"items":)") + "true" + repeated(100'000, "}")},
+      {Kind::kJsonSchema, R"({"oneOf":[)" + many(20'000, R"({"const":#})") + "]}"},
+      {Kind::kJsonSchema, R"({"type":"string","pattern":"(a{1000}){1000}"})"},
+      {Kind::kJsonSchema, R"({"type":"object","properties":{"a":{"$ref":"#"}},"required":["a"]})"},
+      {Kind::kRegex, "(a{1000}){1000}"},
+      {Kind::kRegex, "(((a?){100}){100}){100}"},
+      {Kind::kRegex, "([]{100000}){100000}"},
+      {Kind::kRegex, "(a|b)*a(a|b){30}"},
+      {Kind::kRegex, repeated(100'000, "(") + repeated(100'000, ")")},
+      {Kind::kGrammar, "root ::= (\"a\"{1000}){1000}"},
+      {Kind::kGrammar, "root ::= " + repeated(100'000, "(") + "\"a\"" + repeated(100'000, ")")},
+  };
+  for (const auto& [kind, source] : sources) {
+    SCOPED_TRACE(source.substr(0, 60));
+    const auto start = std::chrono::steady_clock::now();
+    EXPECT_NE(refusal(kind, source), "");
+    // The limit is one second; the rest is for slow and busy machines.
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+  }
 }
 
 }  // namespace

@@ -21,9 +21,9 @@ struct StateTokens {
   uint32_t depth = 0;             // how many calls deep the walk went
 };
 
-// The walk of one state is done once and used by all sequences of a grammar. States of long counted repetitions
-// (strings of at most 500 characters, say) mostly take the same tokens; that is found out without a walk. Threads: any,
-// there is a lock inside.
+// The walk of one state is done once and used by all sequences of a grammar. Where a state and those after it go on by
+// the same bytes, as within a string, whole parts of the tree are taken without a look at their tokens (Runs), so that
+// the first walk of a state is not dear either. Threads: any, there is a lock inside.
 class MaskCache {
  public:
   MaskCache(std::shared_ptr<const Program> program, std::shared_ptr<const TokenVocabulary> vocabulary,
@@ -36,20 +36,16 @@ class MaskCache {
 
  private:
   static constexpr size_t kMaxEntries = 2048;  // 6 KB each with 49,000 tokens
-  static constexpr size_t kTwins = 4;
 
   std::shared_ptr<const StateTokens> find(StateId state) const;
-  std::shared_ptr<const StateTokens> find_twin(StateId state) const;
   StateTokens walk_state(StateId state) const;
   void add_place(StackTree& stacks, Config::Place place, std::span<uint32_t> bits) const;
-  bool same_tokens(StateId a, StateId b) const;
 
   std::shared_ptr<const Program> program_;
   std::shared_ptr<const TokenVocabulary> vocabulary_;
   uint32_t max_depth_;
   mutable std::mutex mutex_;
   mutable std::unordered_map<StateId, std::shared_ptr<const StateTokens>> entries_;
-  mutable std::vector<StateId> recent_;  // the last states that were walked
 };
 
 }  // namespace idefics::grammar

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 
+#include "grammar/expression.h"
 #include "grammar/number_range.h"
 
 namespace idefics::grammar {
@@ -82,9 +84,10 @@ const json::array* listed(const json::object& schema, json::array& scratch) {
   return values != nullptr && values->is_array() ? &values->get_array() : nullptr;
 }
 
-json::array common_values(const json::array& a, const json::array& b) {
+json::array common_values(const json::array& a, const json::array& b, const Budget& budget) {
   json::array result;
   for (const json::value& x : a) {
+    budget.check_time();  // lists of 10^5 values are compared each with each
     if (std::any_of(b.begin(), b.end(), [&x](const json::value& y) { return same_value(x, y); })) result.push_back(x);
   }
   return result;
@@ -123,18 +126,12 @@ bool is_closed(const json::object& schema) {
   return more != nullptr && more->is_bool() && !more->get_bool();
 }
 
-int hex_value(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  const char lower = static_cast<char>(c | 0x20);
-  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
 // One part of a JSON pointer in a URI fragment: %HH, then ~1 and ~0.
 std::string pointer_part(std::string_view part) {
   std::string plain;
   for (size_t i = 0; i < part.size(); ++i) {
-    const int high = part[i] == '%' && i + 2 < part.size() ? hex_value(part[i + 1]) : -1;
-    const int low = high >= 0 ? hex_value(part[i + 2]) : -1;
+    const int high = part[i] == '%' && i + 2 < part.size() ? hex_digit(part[i + 1]) : -1;
+    const int low = high >= 0 ? hex_digit(part[i + 2]) : -1;
     plain.push_back(low >= 0 ? static_cast<char>(high * 16 + low) : part[i]);
     if (low >= 0) i += 2;
   }
@@ -255,14 +252,18 @@ json::value SchemaDocument::merge(const json::value& a, const json::value& b, co
                                   int depth) const {
   const json::object first = follow(a, where, depth + 1), second = follow(b, where, depth + 1);
   json::object result;
-  // Their additionalProperties speak of different properties, so objects are merged first, as a whole.
+  // Their additionalProperties speak of different properties, and their items of different places, so these are merged
+  // first, as a whole.
   merge_properties(result, first, second, where, depth);
-  const auto is_done = [](std::string_view key) { return key == "properties" || key == "additionalProperties"; };
+  merge_items(result, first, second, where, depth);
+  const auto is_done = [](std::string_view key) {
+    return key == "properties" || key == "additionalProperties" || key == "items" || key == "prefixItems";
+  };
   for (const auto& [key, value] : first) {
-    if (!is_annotation(key) && !is_done(key)) merge_key(result, key, value, where, depth);
+    if (!is_annotation(key) && !is_done(key)) merge_key(result, key, value, where);
   }
   for (const auto& [key, value] : second) {
-    if (!is_annotation(key) && !is_done(key)) merge_key(result, key, value, where, depth);
+    if (!is_annotation(key) && !is_done(key)) merge_key(result, key, value, where);
   }
   return result;
 }
@@ -298,13 +299,40 @@ void SchemaDocument::merge_properties(json::object& result, const json::object& 
                                                                 : merge(x, y, where, depth + 1);
 }
 
+void SchemaDocument::merge_items(json::object& result, const json::object& a, const json::object& b,
+                                 const std::string& where, int depth) const {
+  const auto first_items = [](const json::object& s) {
+    const json::value* list = s.if_contains("prefixItems");
+    return list != nullptr ? list->if_array() : nullptr;
+  };
+  for (const json::object* s : {&a, &b}) {
+    if (s->contains("prefixItems") && first_items(*s) == nullptr) {
+      fail(fmt::format("{}: prefixItems is {}, wanted a list of schemas", where, describe(s->at("prefixItems"))));
+    }
+  }
+  const json::array *first_a = first_items(a), *first_b = first_items(b);
+  const json::value *more_a = a.if_contains("items"), *more_b = b.if_contains("items");
+  const auto both = [&](const json::value* x, const json::value* y) -> std::optional<json::value> {
+    if (x == nullptr && y == nullptr) return std::nullopt;
+    return x == nullptr ? *y : y == nullptr || *x == *y ? *x : merge(*x, *y, where, depth + 1);
+  };
+  const auto at = [](const json::array* list, const json::value* more, size_t i) {
+    return list != nullptr && i < list->size() ? &(*list)[i] : more;
+  };
+  const size_t count = std::max(first_a != nullptr ? first_a->size() : 0, first_b != nullptr ? first_b->size() : 0);
+  json::array first;
+  for (size_t i = 0; i < count; ++i) first.push_back(*both(at(first_a, more_a, i), at(first_b, more_b, i)));
+  if (first_a != nullptr || first_b != nullptr) result["prefixItems"] = first;
+  if (auto more = both(more_a, more_b)) result["items"] = *more;
+}
+
 void SchemaDocument::merge_key(json::object& into, std::string_view key, const json::value& value,
-                               const std::string& where, int depth) const {
+                               const std::string& where) const {
   json::value* old = into.if_contains(key);
   if (key == "const" || key == "enum") {
     json::array wanted = key == "const" ? json::array{value} : value.is_array() ? value.get_array() : json::array();
     json::value* other = into.if_contains("enum");
-    into["enum"] = other == nullptr ? wanted : common_values(other->get_array(), wanted);
+    into["enum"] = other == nullptr ? wanted : common_values(other->get_array(), wanted, budget_);
     return;
   }
   if (old == nullptr || *old == value) {
@@ -315,12 +343,11 @@ void SchemaDocument::merge_key(json::object& into, std::string_view key, const j
     into[key] = types_value(common_types(schema_types(into, where), schema_types({{"type", value}}, where)));
   } else if (key == "required" && old->is_array() && value.is_array()) {
     for (const json::value& name : value.get_array()) {
+      budget_.check_time();
       if (!requires_key(into, name.is_string() ? std::string_view(name.get_string()) : "")) {
         into[key].as_array().push_back(name);
       }
     }
-  } else if (key == "items") {
-    into[key] = merge(json::value(*old), value, where, depth + 1);
   } else if (key.starts_with("min") || key.starts_with("max") || key.starts_with("exclusiveM")) {
     const auto x = to_decimal(*old), y = to_decimal(value);
     if (!x || !y) fail(fmt::format("{}: {} is not a number", where, key));
@@ -350,7 +377,7 @@ bool SchemaDocument::disjoint(const json::value& first, const json::value& secon
   types.merge(common_types(schema_types(x, where), written_types(y, where)));
   json::array scratch_x, scratch_y;
   const json::array *values_x = listed(x, scratch_x), *values_y = listed(y, scratch_y);
-  if (values_x != nullptr && values_y != nullptr && common_values(*values_x, *values_y).empty()) return true;
+  if (values_x != nullptr && values_y != nullptr && common_values(*values_x, *values_y, budget_).empty()) return true;
   for (const json::array* values : {values_x, values_y}) {
     if (values != nullptr &&
         std::none_of(values->begin(), values->end(), [&](const json::value& v) { return has_type(v, types); })) {
@@ -396,6 +423,7 @@ bool SchemaDocument::disjoint_objects(const json::object& a, const json::object&
   if (try_required(a, b, theirs) || try_required(b, a, own)) return true;
   if (own == nullptr || theirs == nullptr) return false;
   return std::any_of(own->begin(), own->end(), [&](const auto& entry) {
+    budget_.check_time();
     const json::value* twin = theirs->if_contains(entry.key());
     return twin != nullptr && requires_key(a, entry.key()) && requires_key(b, entry.key()) &&
            disjoint(entry.value(), *twin, where, depth + 1);

@@ -37,8 +37,9 @@ class SchemaDocument {
   bool disjoint(const json::value& a, const json::value& b, const std::string& where, int depth = 0) const;
 
  private:
-  void merge_key(json::object& into, std::string_view key, const json::value& value, const std::string& where,
-                 int depth) const;
+  void merge_items(json::object& result, const json::object& a, const json::object& b, const std::string& where,
+                   int depth) const;
+  void merge_key(json::object& into, std::string_view key, const json::value& value, const std::string& where) const;
   void merge_properties(json::object& result, const json::object& a, const json::object& b, const std::string& where,
                         int depth) const;
   json::object follow(const json::value& schema, const std::string& where, int depth) const;

@@ -82,6 +82,9 @@ TEST(TokenConstraint, masks_are_those_of_asking_byte_by_byte) {
       {Kind::kRegex, "[^a-z]{0,5}x"},
       {Kind::kGrammar, "root ::= e\ne ::= t (\"+\" t)*\nt ::= \"1\" | \"(\" e \")\""},
       {Kind::kGrammar, "root ::= p \".\"\np ::= (\"a\" | \"aa\") p | \"a\""},
+      {Kind::kJsonSchema, R"({"type":"string","maxLength":5})"},  // ends within what tokens reach
+      {Kind::kRegex, "([a-z ][a-z ])*[A-Z]"},                     // goes on alike, by turns
+      {Kind::kGrammar, "root ::= w\nw ::= [a-z] w | [a-z] \".\""},
       {Kind::kJsonSchema,
        R"({"properties":{"name":{"type":"string","maxLength":300},"n":{"type":"integer","minimum":17},
         "more":{"type":"array","items":{"$ref":"#"}}},"required":["name"]})"}};

@@ -50,6 +50,29 @@ TokenVocabulary::TokenVocabulary(const Tokenizer& tokenizer) : tokenizer_(tokeni
   }
   for (const uint32_t node : path) nodes_[node].end = static_cast<uint32_t>(nodes_.size());
   nodes_.push_back({static_cast<uint32_t>(nodes_.size() + 1), static_cast<uint32_t>(tokens_.size()), 0, 0});
+  sum_up();
+}
+
+// From the last node to the first, so that what is below a node is summed up before the node itself.
+void TokenVocabulary::sum_up() {
+  below_index_.assign(nodes_.size(), 0);
+  for (auto node = static_cast<uint32_t>(nodes_.size()) - 1; node-- > 0;) {
+    if (nodes_[node].end - node <= kMinBelow) continue;
+    Below sum;
+    for (uint32_t n = node + 1; n < nodes_[node].end;) {
+      sum.bytes.add(nodes_[n].byte);
+      sum.levels = std::max<uint32_t>(sum.levels, nodes_[n].depth - nodes_[node].depth);
+      if (const Below* inner = below(n)) {
+        sum.bytes.add(inner->bytes);
+        sum.levels = std::max(sum.levels, nodes_[n].depth - nodes_[node].depth + inner->levels);
+        n = nodes_[n].end;
+      } else {
+        ++n;
+      }
+    }
+    below_.push_back(sum);
+    below_index_[node] = static_cast<uint32_t>(below_.size());
+  }
 }
 
 std::string_view TokenVocabulary::bytes(int32_t id) const {

@@ -1,6 +1,7 @@
 // The tokens of a tokenizer as a tree over their bytes.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -8,6 +9,22 @@
 #include "text/tokenizer.h"
 
 namespace idefics::grammar {
+
+class ByteSet {
+ public:
+  void add(uint8_t byte) { words_[byte / 64] |= uint64_t{1} << (byte % 64); }
+  void add(const ByteSet& other) {
+    for (size_t i = 0; i < words_.size(); ++i) words_[i] |= other.words_[i];
+  }
+  bool is_subset_of(const ByteSet& other) const {
+    uint64_t outside = 0;
+    for (size_t i = 0; i < words_.size(); ++i) outside |= words_[i] & ~other.words_[i];
+    return outside == 0;
+  }
+
+ private:
+  std::array<uint64_t, 4> words_{};
+};
 
 // Built once per tokenizer and shared by all grammars. Control tokens (special added tokens) and tokens without bytes
 // are not in the tree: they cannot be part of a constrained text. Added tokens that are not special are, as their
@@ -39,17 +56,35 @@ class TokenVocabulary {
     return std::span(tokens_).subspan(nodes_[node].first_token,
                                       nodes_[node + 1].first_token - nodes_[node].first_token);
   }
+  // The tokens that end below `node`, without its own.
+  std::span<const int32_t> tokens_below(uint32_t node) const {
+    const uint32_t first = nodes_[node + 1].first_token;
+    return std::span(tokens_).subspan(first, nodes_[nodes_[node].end].first_token - first);
+  }
+  // What is below a node with kMinBelow nodes or more: all bytes, and how many levels. Nothing for the others.
+  struct Below {
+    ByteSet bytes;
+    uint32_t levels = 0;
+  };
+  static constexpr uint32_t kMinBelow = 4;
+  const Below* below(uint32_t node) const {
+    return below_index_[node] == 0 ? nullptr : &below_[below_index_[node] - 1];
+  }
   // Whether a token begins with `text` and goes on after it.
   bool has_longer(std::string_view text) const;
 
  private:
+  void sum_up();
+
   Tokenizer tokenizer_;
   int32_t size_ = 0;
   uint32_t longest_ = 0;
   std::vector<Node> nodes_;
   std::vector<int32_t> tokens_;  // by node
-  std::string arena_;            // all bytes
-  std::vector<uint32_t> begin_;  // [size + 1] by id, in arena_
+  std::vector<Below> below_;
+  std::vector<uint32_t> below_index_;  // by node: its place in below_, from 1
+  std::string arena_;                  // all bytes
+  std::vector<uint32_t> begin_;        // [size + 1] by id, in arena_
 };
 
 }  // namespace idefics::grammar
