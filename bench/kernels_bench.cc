@@ -190,12 +190,14 @@ BENCHMARK(BM_QuantGemm)
 
 // ---- attention
 
-// Arguments: tokens, keys, query heads of a kv head, D, bf16, causal. Twelve kv heads, as in a layer of SmolVLM-256M.
+// Arguments: tokens, keys, query heads of a kv head, D, kv (0 f32, 1 bf16, 2 q8), causal. Twelve kv heads, as in a
+// layer of SmolVLM-256M.
 void BM_Attention(benchmark::State& state) {
   constexpr int32_t kHeads = 12;
   const int32_t tokens = static_cast<int32_t>(state.range(0)), keys = static_cast<int32_t>(state.range(1)),
                 group = static_cast<int32_t>(state.range(2)), d = static_cast<int32_t>(state.range(3));
-  const bool bf16 = state.range(4) != 0, causal = state.range(5) != 0;
+  const auto type = static_cast<KvType>(state.range(4));
+  const bool causal = state.range(5) != 0;
   const int32_t blocks = (keys + kBlock - 1) / kBlock, width = kHeads * group * d;
   const size_t block_bytes = static_cast<size_t>(kBlock * padded_head(d)) * 4;
   Buffer pool(static_cast<size_t>(2 * kHeads * blocks) * block_bytes), y(static_cast<size_t>(tokens * width) * 4);
@@ -211,14 +213,15 @@ void BM_Attention(benchmark::State& state) {
     for (int32_t j = 0; j < keys; ++j) {
       const size_t block = static_cast<size_t>(head * blocks + j / kBlock);
       table.kv_store({kv.data() + 2 * j * d, kv.data() + (2 * j + 1) * d, const_cast<void*>(k_blocks[block]),
-                      const_cast<void*>(v_blocks[block]), d, d, j % kBlock, j % kBlock + 1, d,
-                      bf16 ? DType::kBf16 : DType::kF32});
+                      const_cast<void*>(v_blocks[block]), d, d, j % kBlock, j % kBlock + 1, d, type});
     }
   }
   std::vector<int32_t> limit;
   double pairs = 0;
   for (int32_t t = 0; t < tokens; ++t) limit.push_back(causal ? keys - tokens + t + 1 : keys), pairs += limit.back();
-  const auto attention = bf16 ? table.attention_bf16 : table.attention_f32;
+  const auto attention = type == KvType::kF32    ? table.attention_f32
+                         : type == KvType::kBf16 ? table.attention_bf16
+                                                 : table.attention_q8;
   for (auto _ : state) {
     for (int32_t head = 0; head < kHeads; ++head) {
       attention({x.data() + head * group * d, y.as<float>() + head * group * d, k_blocks.data() + head * blocks,
@@ -227,14 +230,14 @@ void BM_Attention(benchmark::State& state) {
     }
     benchmark::ClobberMemory();
   }
-  report(state, 4.0 * kHeads * group * pairs * d, 0, bf16 ? peaks().bf16 : peaks().f32);
+  report(state, 4.0 * kHeads * group * pairs * d, 0, type == KvType::kF32 ? peaks().f32 : peaks().bf16);
 }
 BENCHMARK(BM_Attention)
-    ->ArgNames({"T", "keys", "group", "D", "bf16", "causal"})
+    ->ArgNames({"T", "keys", "group", "D", "kv", "causal"})
     ->ArgsProduct({{1024}, {1024}, {1}, {64}, {0, 1}, {0}})
     ->ArgsProduct({{1024}, {1024}, {1}, {72}, {1}, {0}})
-    ->ArgsProduct({{1024}, {1024}, {3}, {64}, {1}, {1}})
-    ->ArgsProduct({{1}, {1024}, {3}, {64}, {0, 1}, {1}})
+    ->ArgsProduct({{1024}, {1024}, {3}, {64}, {1, 2}, {1}})
+    ->ArgsProduct({{1}, {1024, 6144}, {3}, {64}, {0, 1, 2}, {1}})
     ->Unit(benchmark::kMillisecond);
 
 // ---- rows
@@ -258,7 +261,7 @@ void BM_KvStore(benchmark::State& state) {
   for (auto _ : state) {
     for (int32_t t = 0; t < tokens; t += kBlock) {
       choose_table().kv_store({x.data() + t * d, x.data() + t * d, k.as<uint16_t>() + t * d, v.as<uint16_t>() + t * d,
-                               d, d, 0, kBlock, d, DType::kBf16});
+                               d, d, 0, kBlock, d, KvType::kBf16});
     }
     benchmark::ClobberMemory();
   }

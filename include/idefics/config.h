@@ -24,9 +24,10 @@ enum class Architecture { kIdefics3, kSmolVlm };
 // The name in config.json, e.g. "Idefics3ForConditionalGeneration".
 std::string_view architecture_name(Architecture architecture);
 
-// Number formats. kF16 is only a format of files; the engine computes in the other two.
-enum class DType { kF32, kBf16, kF16 };
-// "float32", "bfloat16", "float16".
+// Number formats. kF16 is only a format of files, kQ8 (8 bits and scales) only one of keys and values; the engine
+// computes in the other two.
+enum class DType { kF32, kBf16, kF16, kQ8 };
+// "float32", "bfloat16", "float16", "q8".
 std::string_view dtype_name(DType dtype);
 
 struct DeviceRef {
@@ -105,7 +106,7 @@ struct HuggingFaceConfig {
 struct KVCacheConfig {
   int page_size = 128;  // tokens
   bool enable_prefix_caching = true;
-  std::optional<DType> dtype;  // of keys and values; nothing: as ModelConfig::dtype
+  std::optional<DType> dtype;  // of keys and values, but for kF16; nothing: as ModelConfig::dtype
 };
 
 struct ModelConfig {

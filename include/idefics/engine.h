@@ -21,7 +21,7 @@ namespace idefics {
 enum class ComputeType {
   kAuto,  // bf16 when the checkpoint stores bf16, else f32: never fewer bits than the file has
   kF32,
-  kBf16,  // weights, matrix inputs and the KV cache in bfloat16; every sum in float32
+  kBf16,  // weights, matrix inputs and (KvCacheType) the KV cache in bfloat16; every sum in float32
   // As kBf16, but with the weights of all layers and of the connector in (and those of the head as in kQ8)
   kInt8,  // 8 bits, a scale for each output; inputs of products are rounded to 8 bits too, 64 of a token sharing a
           // scale
@@ -29,9 +29,18 @@ enum class ComputeType {
   kQ4,    // 4 bits, 32 weights sharing a scale and an offset
 };
 
-// None of these changes an answer, but for dtype and max_model_len.
+// How keys and values are kept. Whatever the weights are.
+enum class KvCacheType {
+  kAuto,  // f32 when the weights are f32, else bf16
+  kF32,
+  kBf16,
+  kQ8,  // 8 bits, the key and the value of a token in one head having a scale each: 53 % of bf16 for heads of 64
+};
+
+// None of these changes an answer, but for dtype, kv_cache_dtype and max_model_len.
 struct EngineOptions {
   ComputeType dtype = ComputeType::kAuto;
+  KvCacheType kv_cache_dtype = KvCacheType::kAuto;
   int num_threads = 0;                              // 0: the CPUs this process may use
   std::optional<int> max_model_len = std::nullopt;  // most tokens of prompt and answer; default: the checkpoint's
                                                     // max_position_embeddings
@@ -199,9 +208,8 @@ struct EngineStats {
 };
 
 // Owns the weights, the cache and the compute threads of one checkpoint.
-// An answer depends on its request and on dtype alone: not on what runs beside it, threads, chunks, caches,
-// speculation or preemption.
-// Threads: all functions may be called from several threads at once.
+// An answer depends on its request, on dtype and on kv_cache_dtype alone: not on what runs beside it, threads, chunks,
+// caches, speculation or preemption. Threads: all functions may be called from several threads at once.
 class Engine {
  public:
   static Engine load(const std::filesystem::path& folder, const EngineOptions& options = {});
@@ -227,8 +235,9 @@ class Engine {
   const Processor& processor() const;
   const Idefics3Config& config() const;
   int max_model_len() const;
-  std::string_view kernels() const;  // the CPU level in use: "ref", "avx2", "avx512", "amx"
-  std::string_view dtype() const;    // "f32", "bf16", "int8", "q8" or "q4"
+  std::string_view kernels() const;         // the CPU level in use: "ref", "avx2", "avx512", "amx"
+  std::string_view dtype() const;           // "f32", "bf16", "int8", "q8" or "q4"
+  std::string_view kv_cache_dtype() const;  // "f32", "bf16" or "q8"
   // Whether the text of an answer leaves special tokens out when a request does not say.
   bool skips_special_tokens() const;
   struct Memory {

@@ -22,8 +22,9 @@ using Batch = std::vector<const TextAndVisionContext*>;
 struct KVCacheInputs {
   // [pages, L, G, page_size / 64, block]: layers, kv heads, and blocks of 64 tokens, each its keys and then its values,
   // in the layout of the kernels. float32: keys [D, 64], values [64, Dp]; bfloat16: keys [Dp/2, 64, 2], values
-  // [32, Dp, 2], pairs along the summed index; Dp = D rounded up to a multiple of 16. (The reference has
-  // [pages, 2, L, page_size, G, D]. Whole pages can be copied, the inside is not meant to be read.)
+  // [32, Dp, 2], pairs along the summed index; Dp = D rounded up to a multiple of 16. q8 is uint8: keys and values as
+  // in bfloat16 but in 8 bits, each with 64 scales (float32) behind. (The reference has [pages, 2, L, page_size, G, D].
+  // Whole pages can be copied, the inside is not meant to be read.)
   Tensor kv_blocks;
   Tensor cache_lengths;  // uint32 [B]: tokens that are in the cache before the step
   Tensor lookup_table;   // uint32 [B, max_pages]: the pages of each sequence in order; the rest of a row is not read

@@ -377,6 +377,13 @@ std::vector<std::string> Checkpoint::find_nonfinite(ThreadPool& pool) const {
   return names;
 }
 
+DType Checkpoint::compute_dtype() const {
+  const auto bytes = totals().bytes;
+  const auto most =
+      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most != bytes.end() && most->first == StoredDType::kBf16 ? DType::kBf16 : DType::kF32;
+}
+
 Checkpoint::Totals Checkpoint::totals() const {
   Totals totals;
   for (const auto& [name, tensor] : tensors_) {

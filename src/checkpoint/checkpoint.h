@@ -75,6 +75,9 @@ class Checkpoint {
     std::map<StoredDType, int64_t> bytes;  // by stored dtype
   };
   Totals totals() const;
+  // What a network of these weights computes in when nobody says: bfloat16 when most bytes of them are of that type,
+  // else float32, so that no weight loses bits.
+  DType compute_dtype() const;
 
  private:
   Checkpoint() = default;

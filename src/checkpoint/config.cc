@@ -239,8 +239,10 @@ void check_text(const HuggingFaceConfig& hf) {
 void check_choices(const ModelConfig& model) {
   const auto fail = [](const std::string& problem) { throw Error(ErrorCode::kInvalidValue, problem); };
   if (model.devices.size() != 1 || model.devices[0] != DeviceRef{}) fail("devices: wanted exactly one, cpu:0");
-  if (model.dtype == DType::kF16) fail("dtype is float16, wanted float32 or bfloat16");
-  if (model.kv_cache.dtype == DType::kF16) fail("kv_cache: dtype is float16, wanted float32 or bfloat16");
+  if (model.dtype != DType::kF32 && model.dtype != DType::kBf16) {
+    fail(fmt::format("dtype is {}, wanted float32 or bfloat16", dtype_name(model.dtype)));
+  }
+  if (model.kv_cache.dtype == DType::kF16) fail("kv_cache: dtype is float16, wanted float32, bfloat16 or q8");
   if (model.kv_cache.page_size < 1 || model.kv_cache.page_size > kMaxPositions) {
     fail(fmt::format("kv_cache: page_size is {}, wanted 1 to {}", model.kv_cache.page_size, kMaxPositions));
   }
@@ -334,6 +336,7 @@ std::string_view dtype_name(DType dtype) {
     case DType::kF32: return "float32";
     case DType::kBf16: return "bfloat16";
     case DType::kF16: return "float16";
+    case DType::kQ8: return "q8";
   }
   return "?";
 }

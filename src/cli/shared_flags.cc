@@ -64,6 +64,8 @@ void EngineFlags::describe(Verb& verb) {
   verb.group("Model");
   verb.text("--dtype", "auto|f32|bf16|int8|q8|q4",
             "Number format; auto: as stored. int8: of weights and arithmetic; q8, q4: of weights", dtype);
+  verb.text("--kv-cache-dtype", "auto|f32|bf16|q8",
+            "Of keys and values; auto: f32 beside f32, else bf16; q8: half of bf16", kv_cache_dtype);
   verb.whole("--threads", "Compute threads; default: the CPUs of this process", 1, 1024, threads);
   verb.length("--max-model-len", "Most tokens of prompt and answer, like 4096 or 4k; default: the model's", 1, 1 << 30,
               max_model_len);
@@ -77,6 +79,9 @@ EngineOptions EngineFlags::options() const {
   if (dtype == "int8") options.dtype = ComputeType::kInt8;
   if (dtype == "q8") options.dtype = ComputeType::kQ8;
   if (dtype == "q4") options.dtype = ComputeType::kQ4;
+  if (kv_cache_dtype == "f32") options.kv_cache_dtype = KvCacheType::kF32;
+  if (kv_cache_dtype == "bf16") options.kv_cache_dtype = KvCacheType::kBf16;
+  if (kv_cache_dtype == "q8") options.kv_cache_dtype = KvCacheType::kQ8;
   set(options.num_threads, threads);
   options.max_model_len = max_model_len;
   options.allow_nonfinite = allow_nonfinite;

@@ -22,7 +22,7 @@ struct ModelArgument {
 
 // How a model is loaded.
 struct EngineFlags {
-  std::optional<std::string> dtype;
+  std::optional<std::string> dtype, kv_cache_dtype;
   std::optional<int> threads, max_model_len;
   bool allow_nonfinite = false;
 

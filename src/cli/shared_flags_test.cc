@@ -49,8 +49,14 @@ TEST(SamplingFlags, special_tokens_are_kept_skipped_or_left_to_the_model) {
 TEST(EngineFlags, become_the_engines_options) {
   EngineFlags flags;
   EXPECT_EQ(flags.options().dtype, ComputeType::kAuto);
+  EXPECT_EQ(flags.options().kv_cache_dtype, KvCacheType::kAuto);
   EXPECT_EQ(flags.options().num_threads, 0);
   flags.dtype = "bf16";
+  for (const auto& [name, type] : {std::pair("auto", KvCacheType::kAuto), std::pair("f32", KvCacheType::kF32),
+                                   std::pair("bf16", KvCacheType::kBf16), std::pair("q8", KvCacheType::kQ8)}) {
+    flags.kv_cache_dtype = name;
+    EXPECT_EQ(flags.options().kv_cache_dtype, type) << name;
+  }
   flags.threads = 3;
   flags.max_model_len = 100;
   flags.allow_nonfinite = true;

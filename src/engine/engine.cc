@@ -168,6 +168,14 @@ const Idefics3Config& Engine::config() const { return parts_->network->config();
 int Engine::max_model_len() const { return config().get_max_seq_len(); }
 std::string_view Engine::kernels() const { return parts_->kernels.name; }
 std::string_view Engine::dtype() const { return kernels::name_of(parts_->network->format()); }
+std::string_view Engine::kv_cache_dtype() const {
+  switch (parts_->runner.kv_shape().dtype) {
+    case KvType::kF32: return "f32";
+    case KvType::kBf16: return "bf16";
+    case KvType::kQ8: return "q8";
+  }
+  return "";
+}
 bool Engine::skips_special_tokens() const { return !writes_special_tokens(parts_->processor); }
 const std::vector<std::string>& Engine::nonfinite() const { return parts_->network->nonfinite(); }
 Engine::Memory Engine::memory() const {

@@ -10,7 +10,6 @@ namespace idefics {
 
 namespace {
 
-// The type in which the weights are stored with the most bytes decides.
 Format choose_format(ComputeType wanted, const Checkpoint& checkpoint) {
   switch (wanted) {
     case ComputeType::kAuto: break;
@@ -20,10 +19,7 @@ Format choose_format(ComputeType wanted, const Checkpoint& checkpoint) {
     case ComputeType::kQ8: return Format::kQ8;
     case ComputeType::kQ4: return Format::kQ4;
   }
-  const auto bytes = checkpoint.totals().bytes;
-  const auto most =
-      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  return most != bytes.end() && most->first == StoredDType::kBf16 ? Format::kBf16 : Format::kF32;
+  return checkpoint.compute_dtype() == DType::kBf16 ? Format::kBf16 : Format::kF32;
 }
 
 void refuse_nonfinite(const std::vector<std::string>& names, const std::filesystem::path& folder) {

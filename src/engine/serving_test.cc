@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <map>
 #include <random>
 #include <thread>
 
@@ -100,9 +101,18 @@ Ended read_to_end(EventStream& stream) {
   return out;
 }
 
+// What an answer may depend on.
+struct Formats {
+  ComputeType dtype = ComputeType::kAuto;
+  KvCacheType kv_cache = KvCacheType::kAuto;
+  auto operator<=>(const Formats&) const = default;
+};
+
 // Each request alone, in an engine without any cache.
-std::vector<Outcome> alone(const std::vector<Request>& requests) {
-  Engine engine = Engine::load(kModel, {.num_threads = 1,
+std::vector<Outcome> alone(const std::vector<Request>& requests, const Formats& formats = {}) {
+  Engine engine = Engine::load(kModel, {.dtype = formats.dtype,
+                                        .kv_cache_dtype = formats.kv_cache,
+                                        .num_threads = 1,
                                         .max_num_seqs = 1,
                                         .enable_prefix_caching = false,
                                         .vision_cache_bytes = 0,
@@ -112,8 +122,12 @@ std::vector<Outcome> alone(const std::vector<Request>& requests) {
   return out;
 }
 
-size_t page_bytes(int page_size) {
-  Engine engine = Engine::load(kModel, {.num_threads = 1, .page_size = page_size, .kv_cache_bytes = 1});
+size_t page_bytes(int page_size, const Formats& formats = {}) {
+  Engine engine = Engine::load(kModel, {.dtype = formats.dtype,
+                                        .kv_cache_dtype = formats.kv_cache,
+                                        .num_threads = 1,
+                                        .page_size = page_size,
+                                        .kv_cache_bytes = 1});
   return engine.memory().kv_cache;  // one page
 }
 
@@ -133,13 +147,22 @@ void wait_until_idle(const Engine& engine) {
 }
 
 TEST(Serving, no_schedule_changes_a_byte) {
+  constexpr ComputeType kDTypes[] = {ComputeType::kAuto, ComputeType::kF32, ComputeType::kInt8, ComputeType::kQ8,
+                                     ComputeType::kQ4};
+  constexpr KvCacheType kCaches[] = {KvCacheType::kBf16, KvCacheType::kQ8, KvCacheType::kF32};
   const std::vector<Request> requests = all_kinds();
-  const std::vector<Outcome> want = alone(requests);
+  std::map<Formats, std::vector<Outcome>> wanted;
   int64_t preemptions = 0, cached = 0, accepted = 0, largest = 0;
   for (int seed = 0; seed < num_schedules(); ++seed) {
     std::mt19937 random(static_cast<unsigned>(seed));
     const auto pick = [&](int min, int max) { return std::uniform_int_distribution<int>(min, max)(random); };
-    EngineOptions options{.num_threads = pick(1, 2),
+    // Every cache comes with every format of weights, within 15 schedules.
+    const Formats formats{kDTypes[seed % 5], kCaches[seed % 3]};
+    if (!wanted.contains(formats)) wanted[formats] = alone(requests, formats);
+    const std::vector<Outcome>& want = wanted[formats];
+    EngineOptions options{.dtype = formats.dtype,
+                          .kv_cache_dtype = formats.kv_cache,
+                          .num_threads = pick(1, 2),
                           .max_num_seqs = pick(1, 16),
                           .max_num_batched_tokens = pick(1, 4) == 1 ? pick(1, 40) : pick(40, 512),
                           .page_size = 64 * pick(1, 2),
@@ -147,7 +170,8 @@ TEST(Serving, no_schedule_changes_a_byte) {
                           .vision_cache_bytes = static_cast<size_t>(pick(0, 1) * 100'000),
                           .pixel_cache_bytes = static_cast<size_t>(pick(0, 2) * 100'000),
                           .speculative = pick(0, 3) != 0};
-    if (pick(0, 1) == 0) options.kv_cache_bytes = page_bytes(options.page_size) * static_cast<size_t>(pick(6, 20));
+    if (pick(0, 1) == 0)
+      options.kv_cache_bytes = page_bytes(options.page_size, formats) * static_cast<size_t>(pick(6, 20));
     Engine engine = Engine::load(kModel, options);
     std::vector<std::pair<size_t, EventStream>> streams;
     std::vector<bool> cancelled;
@@ -178,6 +202,20 @@ TEST(Serving, no_schedule_changes_a_byte) {
   EXPECT_GT(cached, 0);
   EXPECT_GT(accepted, 0);
   EXPECT_GT(largest, 20);
+}
+
+TEST(Serving, keys_and_values_are_kept_as_was_asked_for) {
+  const Engine f32 = Engine::load(kModel, {.dtype = ComputeType::kF32}), bf16 = Engine::load(kModel),
+               q8 = Engine::load(kModel, {.dtype = ComputeType::kF32, .kv_cache_dtype = KvCacheType::kQ8}),
+               wide = Engine::load(kModel, {.dtype = ComputeType::kQ4, .kv_cache_dtype = KvCacheType::kF32});
+  EXPECT_EQ(f32.kv_cache_dtype(), "f32");
+  EXPECT_EQ(bf16.kv_cache_dtype(), "bf16");
+  EXPECT_EQ(q8.kv_cache_dtype(), "q8");
+  EXPECT_EQ(wide.kv_cache_dtype(), "f32");
+  EXPECT_EQ(Engine::load(kModel, {.dtype = ComputeType::kQ8}).kv_cache_dtype(), "bf16");
+  EXPECT_EQ(f32.memory().kv_cache, wide.memory().kv_cache);
+  const auto padded = static_cast<size_t>(kernels::padded_head(q8.config().text_config.head_dim));
+  EXPECT_EQ(q8.memory().kv_cache, bf16.memory().kv_cache / (2 * padded) * (padded + 4));
 }
 
 TEST(Serving, the_level_that_was_asked_for_runs) {

@@ -9,10 +9,14 @@ namespace idefics {
 
 namespace {
 
-KvCache::Shape kv_shape(const EngineOptions& options, const Idefics3Config& config, Element dtype) {
-  KvCache::Shape shape = Network::kv_shape(config, dtype);
-  shape.page_size = options.page_size;
-  return shape;
+KvType kv_type(KvCacheType wanted, Element of_network) {
+  switch (wanted) {
+    case KvCacheType::kAuto: break;
+    case KvCacheType::kF32: return KvType::kF32;
+    case KvCacheType::kBf16: return KvType::kBf16;
+    case KvCacheType::kQ8: return KvType::kQ8;
+  }
+  return kv_type_of(of_network);
 }
 
 int64_t pages_for(int64_t tokens, const EngineOptions& options) {
@@ -27,12 +31,18 @@ int64_t StepRunner::num_pages(const EngineOptions& options, const Network& netwo
   constexpr int64_t kTokensPerSequence = 2048;
   const Idefics3Config& config = network.config();
   if (options.kv_cache_bytes) {
-    const int64_t page = KvCache::page_bytes(kv_shape(options, config, network.dtype()));
+    const int64_t page = KvCache::page_bytes(kv_shape(options, network));
     return std::max<int64_t>(1, static_cast<int64_t>(*options.kv_cache_bytes) / page);
   }
   const int64_t context = config.get_max_seq_len();
   return std::max(pages_for(context, options),
                   options.max_num_seqs * pages_for(std::min(context, kTokensPerSequence), options));
+}
+
+KvCache::Shape StepRunner::kv_shape(const EngineOptions& options, const Network& network) {
+  KvCache::Shape shape = Network::kv_shape(network.config(), kv_type(options.kv_cache_dtype, network.dtype()));
+  shape.page_size = options.page_size;
+  return shape;
 }
 
 size_t StepRunner::scratch_bytes(const Idefics3Config& config, Format format, const EngineOptions& options) {
@@ -47,7 +57,7 @@ StepRunner::StepRunner(const EngineOptions& options, const Network& network, con
       pool_(pool),
       pixel_table_(pixel_table),
       arena_(scratch_bytes(network.config(), network.format(), options), "scratch"),
-      cache_(kv_shape(options, network.config(), network.dtype()), num_pages(options, network)),
+      cache_(kv_shape(options, network), num_pages(options, network)),
       vision_(static_cast<size_t>(network.config().image_seq_len()) *
                   static_cast<size_t>(network.config().text_config.hidden_size),
               options.vision_cache_bytes),

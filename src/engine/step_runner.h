@@ -28,6 +28,7 @@ class StepRunner {
   // Logits exist for so many rows at a time.
   static int max_logit_rows(const EngineOptions& options);
   static int64_t num_pages(const EngineOptions& options, const Network& network);
+  static KvCache::Shape kv_shape(const EngineOptions& options, const Network& network);
   // The bytes of scratch for an engine of these options.
   static size_t scratch_bytes(const Idefics3Config& config, Format format, const EngineOptions& options);
 
@@ -47,6 +48,7 @@ class StepRunner {
 
   VisionCache& vision() { return vision_; }
   size_t kv_bytes() const { return cache_.bytes(); }
+  const KvCache::Shape& kv_shape() const { return cache_.shape(); }
   size_t scratch_bytes() const { return arena_.capacity(); }
 
  private:

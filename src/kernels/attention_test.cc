@@ -6,12 +6,15 @@
 namespace idefics::kernels {
 namespace {
 
-constexpr DType kTypes[] = {DType::kF32, DType::kBf16};
+constexpr KvType kTypes[] = {KvType::kF32, KvType::kBf16, KvType::kQ8};
+
+const char* name_of(KvType dtype) { return dtype == KvType::kF32 ? "f32" : dtype == KvType::kBf16 ? "bf16" : "q8"; }
+
 constexpr uint32_t kGarbage = 0xffffffffu;  // NaN in either type: what a block may hold where nothing was stored
 
 // Keys and values in blocks, as the engine keeps them, and queries of one kv head.
 struct Problem {
-  DType dtype;
+  KvType dtype;
   int32_t tokens, keys, group, d;
   Rows<float> q;
   std::vector<float> k, v;  // [keys, D]
@@ -20,7 +23,7 @@ struct Problem {
   std::vector<const void*> k_blocks, v_blocks;
   float scale;
 
-  Problem(DType dtype_, int32_t tokens_, int32_t keys_, int32_t group_, int32_t d_, uint32_t seed)
+  Problem(KvType dtype_, int32_t tokens_, int32_t keys_, int32_t group_, int32_t d_, uint32_t seed)
       : dtype(dtype_), tokens(tokens_), keys(keys_), group(group_), d(d_), q(tokens_, group_ * d_, 3, NAN) {
     Random random(seed);
     scale = 1 / std::sqrt(static_cast<float>(d));
@@ -36,7 +39,7 @@ struct Problem {
   // Fresh blocks in which only the first `count` keys are stored.
   void store_keys(int32_t count) {
     blocks.clear(), k_blocks.clear(), v_blocks.clear();
-    const size_t words = size(int64_t{kBlock} * padded_head(d));
+    const size_t words = size(int64_t{kBlock} * (padded_head(d) + 4));
     for (int32_t first = 0; first < keys; first += kBlock) {
       for (auto* list : {&k_blocks, &v_blocks}) {
         blocks.emplace_back(words, kGarbage);
@@ -54,9 +57,11 @@ struct Problem {
   Output output(DType y_dtype = DType::kF32) const { return Output(y_dtype, tokens, group * d, 2); }
   int32_t rows() const { return tokens * group; }
   void run(Output& y, int32_t r0, int32_t r1, const Table& with = table()) const {
-    (dtype == DType::kF32 ? with.attention_f32 : with.attention_bf16)({q.data.data(), y.data(), k_blocks.data(),
-                                                                       v_blocks.data(), limit.data(), q.stride,
-                                                                       y.stride(), r0, r1, group, d, scale, y.dtype});
+    const auto attention = dtype == KvType::kF32    ? with.attention_f32
+                           : dtype == KvType::kBf16 ? with.attention_bf16
+                                                    : with.attention_q8;
+    attention({q.data.data(), y.data(), k_blocks.data(), v_blocks.data(), limit.data(), q.stride, y.stride(), r0, r1,
+               group, d, scale, y.dtype});
   }
   Output run() const {
     Output y = output();
@@ -64,21 +69,27 @@ struct Problem {
     return y;
   }
 
-  float value(float x) const { return dtype == DType::kF32 ? x : bf16_to_f32(f32_to_bf16(x)); }
+  float query(float x) const { return dtype == KvType::kF32 ? x : bf16_to_f32(f32_to_bf16(x)); }
+  // Element i of key (or value) j as it is stored.
+  float value(const std::vector<float>& x, int64_t j, int32_t i) const {
+    if (dtype != KvType::kQ8) return query(x[size(j * d + i)]);
+    float most = 0;
+    for (int32_t c = 0; c < d; ++c) most = std::fmax(most, std::fabs(x[size(j * d + c)]));
+    return most == 0 ? 0 : std::nearbyint(x[size(j * d + i)] * (127 / most)) * (most / 127);
+  }
   // softmax(scale q k) v of one row, in double and in one go.
   std::vector<double> wanted(int32_t token, int32_t head) const {
     std::vector<double> p, out(size(d), 0.0);
     for (int32_t j = 0; j < limit[size(token)]; ++j) {
       double dot = 0;
-      for (int32_t i = 0; i < d; ++i)
-        dot += double{value(q.row(token)[head * d + i])} * double{value(k[size(int64_t{j} * d + i)])};
+      for (int32_t i = 0; i < d; ++i) dot += double{query(q.row(token)[head * d + i])} * double{value(k, j, i)};
       p.push_back(dot * double{scale});
     }
     const double max = *std::max_element(p.begin(), p.end());
     double sum = 0;
     for (double& x : p) sum += x = std::exp(x - max);
     for (size_t j = 0; j < p.size(); ++j) {
-      for (int32_t i = 0; i < d; ++i) out[size(i)] += p[j] / sum * double{value(v[j * size(d) + size(i)])};
+      for (int32_t i = 0; i < d; ++i) out[size(i)] += p[j] / sum * double{value(v, static_cast<int64_t>(j), i)};
     }
     return out;
   }
@@ -99,12 +110,13 @@ struct Problem {
 };
 
 // f32: scores of size 10 have errors of some 1e-6, and so have their exponentials; bf16 rounds each probability by up
-// to 2^-9 of itself.
-double tolerance(DType dtype) { return dtype == DType::kF32 ? 5e-6 : 6e-3; }
+// to 2^-9 of itself, but for the largest, which is 1; q8 rounds the largest too, with its scale, so that the error may
+// be 2^-9 of the largest value, which is 4.5.
+double tolerance(KvType dtype) { return dtype == KvType::kF32 ? 5e-6 : dtype == KvType::kBf16 ? 6e-3 : 9e-3; }
 
 TEST(Attention, agrees_with_softmax_in_double_at_awkward_sizes) {
   uint32_t seed = 1;
-  for (const DType dtype : kTypes) {
+  for (const KvType dtype : kTypes) {
     for (const int32_t d : {1, 2, 12, 16, 18, 20, 33, 64, 72, 80, 128, 256}) {
       for (const int32_t keys : {1, 2, 63, 64, 65, 200}) {
         const Problem problem(dtype, 7, keys, static_cast<int32_t>(seed % 5) + 1, d, seed);
@@ -118,7 +130,7 @@ TEST(Attention, agrees_with_softmax_in_double_at_awkward_sizes) {
 }
 
 TEST(Attention, a_causal_prompt_and_a_whole_picture_agree_with_softmax_in_double) {
-  for (const DType dtype : kTypes) {
+  for (const KvType dtype : kTypes) {
     Problem prompt(dtype, 150, 150, 2, 20, 1), picture(dtype, 100, 577, 1, 72, 2);
     for (int32_t t = 0; t < 150; ++t) prompt.limit[size(t)] = t + 1;
     for (int32_t& limit : picture.limit) limit = 577;
@@ -127,19 +139,23 @@ TEST(Attention, a_causal_prompt_and_a_whole_picture_agree_with_softmax_in_double
   }
 }
 
-TEST(Attention, bf16_stays_close_to_the_reference_level) {
-  const Problem problem(DType::kBf16, 20, 300, 3, 64, 3);
-  const Output y = problem.run();
-  Output ref = problem.output();
-  problem.run(ref, 0, problem.rows(), *find_table("ref"));
-  for (int32_t t = 0; t < 20; ++t) {
-    for (int32_t i = 0; i < 3 * 64; ++i)
-      ASSERT_NEAR(y.at(t, i), ref.at(t, i), 5e-4);  // a probability rounded the other way
+TEST(Attention, bf16_and_q8_stay_close_to_the_reference_level) {
+  for (const KvType dtype : {KvType::kBf16, KvType::kQ8}) {
+    for (const int32_t tokens : {1, 7, 20}) {
+      const Problem problem(dtype, tokens, 300, 3, 64, 3);
+      const Output y = problem.run();
+      Output ref = problem.output();
+      problem.run(ref, 0, problem.rows(), *find_table("ref"));
+      for (int32_t t = 0; t < tokens; ++t) {
+        for (int32_t i = 0; i < 3 * 64; ++i)
+          ASSERT_NEAR(y.at(t, i), ref.at(t, i), 5e-4) << name_of(dtype);  // a probability rounded the other way
+      }
+    }
   }
 }
 
 TEST(Attention, writes_bf16_as_the_rounded_f32) {
-  for (const DType dtype : kTypes) {
+  for (const KvType dtype : kTypes) {
     const Problem problem(dtype, 9, 100, 3, 18, 4);
     const Output f32 = problem.run();
     Output bf16 = problem.output(DType::kBf16);
@@ -153,7 +169,7 @@ TEST(Attention, writes_bf16_as_the_rounded_f32) {
 
 TEST(Attention, any_split_of_rows_gives_the_same_bytes) {
   Random random(5);
-  for (const DType dtype : kTypes) {
+  for (const KvType dtype : kTypes) {
     for (int round = 0; round < 60; ++round) {
       const int32_t keys = random.integer(1, 400), group = random.integer(1, 5), d = random.integer(1, 8) * 10;
       Problem problem(dtype, random.integer(1, 60), keys, group, d, static_cast<uint32_t>(round));
@@ -174,7 +190,7 @@ TEST(Attention, any_split_of_rows_gives_the_same_bytes) {
 
 TEST(Attention, a_row_does_not_depend_on_the_other_rows) {
   Random random(6);
-  for (const DType dtype : kTypes) {
+  for (const KvType dtype : kTypes) {
     for (int round = 0; round < 30; ++round) {
       Problem problem(dtype, random.integer(2, 30), 300, random.integer(1, 5), 2 * random.integer(1, 40),
                       static_cast<uint32_t>(round));
@@ -193,7 +209,7 @@ TEST(Attention, a_row_does_not_depend_on_the_other_rows) {
 
 TEST(Attention, hidden_keys_have_no_influence_whatever_lies_in_their_slots) {
   Random random(7);
-  for (const DType dtype : kTypes) {
+  for (const KvType dtype : kTypes) {
     for (int round = 0; round < 40; ++round) {
       Problem problem(dtype, random.integer(1, 9), random.integer(2, 200), random.integer(1, 4), random.integer(1, 80),
                       static_cast<uint32_t>(round));
@@ -214,7 +230,7 @@ TEST(Attention, hidden_keys_have_no_influence_whatever_lies_in_their_slots) {
 }
 
 TEST(Attention, a_nan_reaches_the_rows_that_see_it_and_no_others) {
-  for (const DType dtype : kTypes) {
+  for (const KvType dtype : kTypes) {
     for (const bool in_value : {false, true}) {
       Problem problem(dtype, 12, 100, 2, 20, 8);
       for (int32_t t = 0; t < 12; ++t) problem.limit[size(t)] = 64 + t;
@@ -223,7 +239,8 @@ TEST(Attention, a_nan_reaches_the_rows_that_see_it_and_no_others) {
       const Output y = problem.run();
       for (int32_t t = 0; t < 12; ++t) {
         for (int32_t i = 0; i < 2 * 20; ++i) {
-          const bool sees = problem.limit[size(t)] > 70 && (!in_value || i % 20 == 3);
+          // A value of q8 is NaN as a whole: the scale is.
+          const bool sees = problem.limit[size(t)] > 70 && (!in_value || i % 20 == 3 || dtype == KvType::kQ8);
           ASSERT_EQ(std::isnan(y.at(t, i)), sees) << t << " " << i;
         }
       }
@@ -238,7 +255,7 @@ TEST(Attention, a_nan_reaches_the_rows_that_see_it_and_no_others) {
 }
 
 TEST(Attention, extreme_scores_pick_one_key_and_equal_scores_take_the_mean) {
-  for (const DType dtype : kTypes) {
+  for (const KvType dtype : kTypes) {
     Problem problem(dtype, 4, 150, 1, 16, 9);
     for (int32_t& limit : problem.limit) limit = 150;
     for (float& x : problem.k) x = 0;
@@ -252,17 +269,19 @@ TEST(Attention, extreme_scores_pick_one_key_and_equal_scores_take_the_mean) {
     problem.store_keys(150);
     const Output y = problem.run();
     for (int32_t i = 0; i < 16; ++i) {
-      EXPECT_EQ(y.at(0, i), 3.0f);  // 2^-57000 of everything else is nothing
-      EXPECT_EQ(y.at(2, i), 1.0f);
+      // 2^-57000 of everything else is nothing. q8: the scale 3 / 127 is rounded to bf16 with the probability.
+      const float allowed = dtype == KvType::kQ8 ? 0x1p-8f : 0;
+      EXPECT_NEAR(y.at(0, i), 3.0f, 3 * allowed);
+      EXPECT_NEAR(y.at(2, i), 1.0f, allowed);
     }
     for (float& x : problem.k) x = 0;
     problem.store_keys(150);
-    EXPECT_LE(problem.error(problem.run()), 1e-6);
+    EXPECT_LE(problem.error(problem.run()), dtype == KvType::kQ8 ? 3e-5 : 1e-6);  // q8: 127 (3 / 127) is not 3
   }
 }
 
 TEST(Attention, a_scale_of_zero_takes_the_mean_and_a_negative_one_turns_the_order) {
-  for (const DType dtype : kTypes) {
+  for (const KvType dtype : kTypes) {
     for (const float scale : {0.0f, -0.3f}) {
       Problem problem(dtype, 20, 130, 1, 20, 11);
       problem.scale = scale;
@@ -272,7 +291,7 @@ TEST(Attention, a_scale_of_zero_takes_the_mean_and_a_negative_one_turns_the_orde
 }
 
 TEST(Attention, a_row_keeps_its_bytes_when_others_see_infinite_values) {
-  for (const DType dtype : kTypes) {
+  for (const KvType dtype : kTypes) {
     Problem problem(dtype, 12, 100, 2, 20, 8);
     for (int32_t t = 0; t < 12; ++t) problem.limit[size(t)] = 64 + t;
     const Output before = problem.run();
@@ -287,13 +306,13 @@ TEST(Attention, a_row_keeps_its_bytes_when_others_see_infinite_values) {
 }
 
 TEST(KvStore, writes_its_slot_and_zeros_beyond_the_head_and_nothing_else) {
-  for (const DType dtype : kTypes) {
+  for (const KvType dtype : {KvType::kF32, KvType::kBf16}) {
     for (const int32_t d : {1, 2, 12, 16, 18, 64, 72}) {
       Random random(10);
       const std::vector<float> k = random.normals(size(d)), v = random.normals(size(d));
       const int32_t dp = padded_head(d);
       for (const int32_t slot : {0, 1, 17, 62, 63}) {
-        const bool f32 = dtype == DType::kF32;
+        const bool f32 = dtype == KvType::kF32;
         std::vector<uint32_t> k_block(size(kBlock * (f32 ? d : dp / 2)), kGarbage);
         std::vector<uint32_t> v_block(size(kBlock * (f32 ? dp : dp / 2)), kGarbage);
         std::vector<uint32_t> k_wanted = k_block, v_wanted = v_block;
@@ -315,16 +334,50 @@ TEST(KvStore, writes_its_slot_and_zeros_beyond_the_head_and_nothing_else) {
   }
 }
 
+// What q8 means, in the words of table.h. A slot at a time, beside garbage.
+TEST(KvStore, q8_is_the_nearest_integer_of_127_steps_and_a_scale) {
+  Random random(13);
+  for (const int32_t d : {1, 2, 16, 18, 33, 64, 72, 80, 256}) {
+    for (const float size_of_it : {1.0f, 1e30f, 1e-25f, 0x1p-101f, 0.0f, NAN, INFINITY}) {
+      std::vector<float> k = random.normals(size(d)), v = random.normals(size(d));
+      const bool finite = std::isfinite(size_of_it);
+      for (float& x : k) x *= finite ? size_of_it / 8 : 1;  // no normal is above 8
+      if (!finite) k[size(d / 2)] = d % 3 == 0 ? -size_of_it : size_of_it;
+      const int32_t dp = padded_head(d), slot = random.integer(0, 63);
+      std::vector<int8_t> k_block(size(q8_block_bytes(d)), 0x55), v_block = k_block;
+      std::vector<int8_t> k_wanted = k_block, v_wanted = v_block;
+      for (const bool of_value : {false, true}) {
+        const std::vector<float>& x = of_value ? v : k;
+        std::vector<int8_t>& wanted = of_value ? v_wanted : k_wanted;
+        float most = 0;
+        bool whole = true;
+        for (const float e : x) most = std::fmax(most, std::fabs(e)), whole = whole && std::isfinite(e);
+        const bool zero = !whole || most < 0x1p-100f;
+        for (int32_t i = 0; i < dp; ++i) {
+          const double n = zero || i >= d ? 0 : std::nearbyint(double{x[size(i)]} * double{127 / most});
+          wanted[size(of_value ? (slot / 2 * dp + i) * 2 + slot % 2 : (i / 2 * kBlock + slot) * 2 + i % 2)] =
+              static_cast<int8_t>(n);
+        }
+        const float scale = !whole ? NAN : zero ? 0 : most / 127;
+        std::memcpy(wanted.data() + kBlock * dp + 4 * slot, &scale, 4);
+      }
+      table().kv_store({k.data(), v.data(), k_block.data(), v_block.data(), d, d, slot, slot + 1, d, KvType::kQ8});
+      ASSERT_EQ(k_block, k_wanted) << "D " << d << " size " << size_of_it;
+      ASSERT_EQ(v_block, v_wanted) << "D " << d << " size " << size_of_it;
+    }
+  }
+}
+
 TEST(KvStore, many_tokens_at_once_give_the_same_bytes_as_one_by_one) {
   Random random(12);
-  for (const DType dtype : kTypes) {
+  for (const KvType dtype : kTypes) {
     for (const int32_t d : {1, 16, 18, 33, 64, 72, 96, 256}) {
       const int64_t k_stride = d + 5, v_stride = d + 3;
       const std::vector<float> k = random.normals(size(kBlock * k_stride)), v = random.normals(size(kBlock * v_stride));
       for (int round = 0; round < 12; ++round) {
         const int32_t slot0 = round == 0 ? 0 : random.integer(0, kBlock);
         const int32_t slot1 = round == 0 ? kBlock : random.integer(slot0, kBlock);
-        const std::vector<uint32_t> fresh(size(int64_t{kBlock} * padded_head(d)), kGarbage);
+        const std::vector<uint32_t> fresh(size(int64_t{kBlock} * (padded_head(d) + 4)), kGarbage);
         std::vector<uint32_t> k_block = fresh, v_block = fresh, k_wanted = fresh, v_wanted = fresh;
         table().kv_store(
             {k.data(), v.data(), k_block.data(), v_block.data(), k_stride, v_stride, slot0, slot1, d, dtype});

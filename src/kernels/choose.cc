@@ -101,6 +101,7 @@ const Table& amx_table() {
     t.name = "amx";
     t.gemm_bf16 = kAmxKernels.gemm_bf16;
     t.attention_bf16 = kAmxKernels.attention_bf16;
+    t.attention_q8 = kAmxKernels.attention_q8;
     return t;
   }();
   return table;

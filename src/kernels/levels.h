@@ -13,6 +13,7 @@ extern const Table kAvx512Table;  // x86-64 only
 struct AmxKernels {
   void (*gemm_bf16)(const GemmArgs&) noexcept;
   void (*attention_bf16)(const AttentionArgs&) noexcept;
+  void (*attention_q8)(const AttentionArgs&) noexcept;
 };
 extern const AmxKernels kAmxKernels;  // x86-64 only
 

@@ -25,6 +25,7 @@
 namespace idefics::kernels {
 
 enum class DType : uint8_t { kF32, kBf16 };
+enum class KvType : uint8_t { kF32, kBf16, kQ8 };  // of keys and values: see kBlock
 
 // Packed matrices: columns in panels of kPanel. A matrix B [K, N] (weights: N = outputs, K = inputs; B[k][n] = W[n][k])
 // lies as  f32: [P][K][kPanel]   bf16: [P][Kp/2][kPanel][2], P = N/kPanel rounded up, Kp = K rounded up to even, the
@@ -160,11 +161,16 @@ struct ToBf16Args {
 // Keys and values lie in blocks of kBlock tokens, one K and one V block for each (block, layer, kv head):
 //   f32:   K [D][kBlock]              V [kBlock][Dp]
 //   bf16:  K [Dp/2][kBlock][2]        V [kBlock/2][Dp][2]     (pairs along the summed index, as in packed matrices)
+//   q8:    int8 in the order of bf16, then float scale [kBlock], one for each token: x = scale v, |v| <= 127
 // Dp = D rounded up to a multiple of 16. Elements beyond D are zero: kv_store writes them, so a fresh block needs no
 // preparation, and what an earlier owner left in it can reach nobody (see AttentionArgs).
+// q8 of a row x of D floats: most = the largest |x|, scale = most / 127, v = x (127 / most) to the nearest integer,
+// ties to even; all levels give the same bytes. A row whose `most` is below 2^-100 has zeros for v and scale; one with
+// a NaN or an Inf has zeros for v and NaN for scale.
 inline constexpr int32_t kBlock = 64;
 inline constexpr int32_t kMaxHead = 256;                                               // the largest D
 static inline constexpr int32_t padded_head(int32_t d) { return (d + 15) / 16 * 16; }  // static: see the top
+static inline constexpr int64_t q8_block_bytes(int32_t d) { return int64_t{kBlock} * (padded_head(d) + 4); }
 
 // Writes the K and V rows of some tokens and one kv head into the places [slot0, slot1) of a block pair of `dtype`, and
 // zeros beyond D. Different slots of one block may be written by different threads at the same time.
@@ -175,14 +181,16 @@ struct KvStoreArgs {
   void* v_block;
   int64_t k_stride, v_stride;
   int32_t slot0, slot1, d;  // 0 <= slot0 <= slot1 <= kBlock; d: 1 .. kMaxHead
-  DType dtype;
+  KvType dtype;
 };
 
 // y[r, :] = sum over keys j < limit[r] of softmax_j(scale * q[r, :] . k[j, :]) * v[j, :]
 // Softmax online over blocks of kBlock keys in increasing order, in f32: for each block the maximum, then the sums; a
 // block in which a row sees no key leaves that row as it is. bf16: q and the probabilities are rounded to bf16, sums
-// are f32. Keys at and beyond limit[r] do not influence row r, whatever bytes lie in their slots (NaN too). Rows r in
-// [r0, r1) are pairs (token r / group, head r % group of the group of query heads that share this kv head):
+// are f32. q8 is bf16 with the scales outside of the products: q . v of a key times its scale is the score, and a
+// probability is multiplied with the scale of its value before it is rounded. Keys at and beyond limit[r] do not
+// influence row r, whatever bytes lie in their slots (NaN too). Rows r in [r0, r1) are pairs (token r / group, head r %
+// group of the group of query heads that share this kv head):
 //   q row r at q + (r / group) * q_stride + (r % group) * d,   y row likewise with y_stride.
 struct AttentionArgs {
   const float* q;               // [.., D]
@@ -216,6 +224,7 @@ struct Table {
   void (*kv_store)(const KvStoreArgs&) noexcept;
   void (*attention_f32)(const AttentionArgs&) noexcept;   // K and V blocks f32
   void (*attention_bf16)(const AttentionArgs&) noexcept;  // K and V blocks bf16
+  void (*attention_q8)(const AttentionArgs&) noexcept;    // K and V blocks q8
   QuantKernels quant = {};
 };
 

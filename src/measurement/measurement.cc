@@ -115,7 +115,8 @@ class StageMaker {
             .unit = "token",
             .units = static_cast<double>(tokens),
             .kind = Stage::Work::kBytes,
-            .work = static_cast<double>(tokens * decode_bytes(*engine_.parts().network, context)),
+            .work = static_cast<double>(
+                tokens * decode_bytes(*engine_.parts().network, engine_.parts().runner.kv_shape(), context)),
             .bound = read_};
   }
 

@@ -33,12 +33,11 @@ int64_t prompt_flops(const Idefics3Config& config, int64_t tokens) {
   return t.num_hidden_layers * layer + product(1, E, t.vocab_size);
 }
 
-int64_t decode_bytes(const Network& network, int64_t context) {
+int64_t decode_bytes(const Network& network, const KvCache::Shape& kv, int64_t context) {
   const TextWeights& weights = network.text();
   size_t matrices = weights.head.bytes();
   for (const TextLayer& layer : weights.layers)
     matrices += layer.qkv.bytes() + layer.o.bytes() + layer.gate_up.bytes() + layer.down.bytes();
-  const KvCache::Shape kv = Network::kv_shape(network.config(), network.dtype());
   return static_cast<int64_t>(matrices) + KvCache::page_bytes(kv) * context / kv.page_size;
 }
 

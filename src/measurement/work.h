@@ -16,6 +16,6 @@ int64_t prompt_flops(const Idefics3Config& config, int64_t tokens);
 
 // Bytes that decoding one token reads: all matrices of the text tower as they are packed, and the keys and values of
 // `context` tokens.
-int64_t decode_bytes(const Network& network, int64_t context);
+int64_t decode_bytes(const Network& network, const KvCache::Shape& kv, int64_t context);
 
 }  // namespace idefics

@@ -2,7 +2,7 @@
 
 namespace idefics {
 
-ops::KvBlocks take_kv_blocks(Arena& arena, Element dtype, int kv_heads, int head_dim, int64_t num_tokens) {
+ops::KvBlocks take_kv_blocks(Arena& arena, KvType dtype, int kv_heads, int head_dim, int64_t num_tokens) {
   const int64_t num_blocks = (num_tokens + kernels::kBlock - 1) / kernels::kBlock, count = kv_heads * num_blocks;
   const int64_t k_bytes = ops::k_block_bytes(dtype, head_dim), v_bytes = ops::v_block_bytes(dtype, head_dim);
   void** k = arena.take_array<void*>(count);

@@ -18,7 +18,7 @@ using PageId = int32_t;
 class KvCache {
  public:
   struct Shape {
-    Element dtype;
+    KvType dtype;
     int num_layers, kv_heads, head_dim;
     int page_size;  // tokens, a multiple of 64
   };

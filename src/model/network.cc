@@ -91,7 +91,7 @@ void Network::load(WeightLoader& loader) {
   text_ = load_text(loader, config_.text_config);
 }
 
-KvCache::Shape Network::kv_shape(const Idefics3Config& config, Element dtype) {
+KvCache::Shape Network::kv_shape(const Idefics3Config& config, KvType dtype) {
   const KVCacheParams& p = config.get_kv_params();
   return {.dtype = dtype,
           .num_layers = p.num_layers,

@@ -27,7 +27,7 @@ class Network {
 
   const Idefics3Config& config() const { return config_; }
   Format format() const { return format_; }
-  Element dtype() const { return format_.input(); }  // of activations, keys and values
+  Element dtype() const { return format_.input(); }  // of activations; of keys and values unless the caller chooses
   size_t weight_bytes() const { return memory_.capacity(); }
   // The tensors that hold NaN or Inf, by name.
   const std::vector<std::string>& nonfinite() const { return nonfinite_; }
@@ -56,7 +56,10 @@ class Network {
   // What a network of this configuration needs, known before any weight is read: the cache's shape, and the bytes of
   // arena for passes over at most `max_rows` rows of text in at most `max_pages` pages a sequence and logits of at most
   // `max_logit_rows` rows.
-  static KvCache::Shape kv_shape(const Idefics3Config& config, Element dtype);
+  static KvCache::Shape kv_shape(const Idefics3Config& config, KvType dtype);
+  static KvCache::Shape kv_shape(const Idefics3Config& config, Element dtype) {
+    return kv_shape(config, kv_type_of(dtype));
+  }
   static size_t scratch_bytes(const Idefics3Config& config, Format format, int64_t max_rows, int64_t max_pages,
                               int64_t max_logit_rows);
 

@@ -27,7 +27,7 @@ struct Scratch {
     h = arena.take_activation(format, T, c.hidden_size);
     attn = arena.take_activation(format, T, c.hidden_size);
     mlp = arena.take_activation(format, T, c.intermediate_size);
-    blocks = take_kv_blocks(arena, format.input(), c.num_attention_heads, c.head_dim, T);
+    blocks = take_kv_blocks(arena, kv_type_of(format.input()), c.num_attention_heads, c.head_dim, T);
     limit = {arena.take_array<int32_t>(T), static_cast<size_t>(T)};
   }
 };

@@ -16,22 +16,10 @@ namespace {
 
 [[noreturn]] void fail(const std::string& problem) { throw Error(ErrorCode::kInvalidValue, problem); }
 
-// The type in which the weights are stored with the most bytes decides.
-DType stored_dtype(const std::filesystem::path& folder) {
-  const auto bytes = Checkpoint::open(folder).totals().bytes;
-  const auto most =
-      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  return most != bytes.end() && most->first == StoredDType::kBf16 ? DType::kBf16 : DType::kF32;
-}
-
 void check_choices(const Idefics3Config& config) {
   const KVCacheParams& kv = config.get_kv_params();
   if (kv.page_size % kernels::kBlock != 0) {
     fail(fmt::format("kv_cache_config: page_size is {}, wanted a multiple of {}", kv.page_size, kernels::kBlock));
-  }
-  if (kv.dtype != config.text_config.dtype) {
-    fail(fmt::format("kv_cache_config: dtype is {}, wanted {} as the model's", dtype_name(kv.dtype),
-                     dtype_name(config.text_config.dtype)));
   }
 }
 
@@ -170,7 +158,7 @@ Idefics3Model Idefics3Model::load(const std::filesystem::path& folder, ReturnLog
   PipelineConfig pipeline;
   pipeline.model.model_path = folder;
   pipeline.model.huggingface_config = HuggingFaceConfig::load(folder);
-  pipeline.model.dtype = dtype ? *dtype : stored_dtype(folder);
+  pipeline.model.dtype = dtype ? *dtype : Checkpoint::open(folder).compute_dtype();
   return load(pipeline, InferenceSession(), pipeline.model.devices, pipeline.model.kv_cache, folder, nullptr,
               return_logits, options);
 }

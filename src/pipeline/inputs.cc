@@ -38,7 +38,9 @@ RealFrames remove_padding_frames(const Tensor& padded, Architecture architecture
     throw Error(ErrorCode::kInvalidValue,
                 fmt::format("padded frames: {}, wanted float32 [samples, frames, 3, side, side]", padded.describe()));
   }
-  if (dtype == DType::kF16) throw Error(ErrorCode::kInvalidValue, "dtype is float16, wanted float32 or bfloat16");
+  if (dtype != DType::kF32 && dtype != DType::kBf16) {
+    throw Error(ErrorCode::kInvalidValue, fmt::format("dtype is {}, wanted float32 or bfloat16", dtype_name(dtype)));
+  }
   const int64_t B = shape[0], n = shape[1], side = shape[3], size = 3 * side * side;
   const auto frame = [&](int64_t i) {
     return padded.as<float>().subspan(static_cast<size_t>(i * size), static_cast<size_t>(size));

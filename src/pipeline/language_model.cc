@@ -34,7 +34,9 @@ enum Input {
 class CheckedInputs {
  public:
   CheckedInputs(const ModelState& state, std::span<const Tensor> inputs)
-      : config_(state.config()), inputs_(inputs), shape_(Network::kv_shape(config_, state.network->dtype())) {
+      : config_(state.config()),
+        inputs_(inputs),
+        shape_(Network::kv_shape(config_, kv_type_of(config_.get_kv_params().dtype))) {
     if (inputs.size() != kNumInputs) {
       fail(
           fmt::format("language model: {} inputs, wanted {}: tokens, input_row_offsets, return_n_logits, "
@@ -77,12 +79,7 @@ class CheckedInputs {
   }
 
   void take_cache() {
-    const int64_t blocks = shape_.page_size / kernels::kBlock;
-    const int64_t pair = KvCache::page_bytes(shape_) /
-                         (int64_t{shape_.num_layers} * shape_.kv_heads * blocks * dtype_bytes(shape_.dtype));
-    check_tensor("kv_blocks", inputs_[kKvBlocks],
-                 shape_.dtype == Element::kF32 ? TensorDType::kF32 : TensorDType::kBf16,
-                 {-1, shape_.num_layers, shape_.kv_heads, blocks, pair});
+    check_tensor("kv_blocks", inputs_[kKvBlocks], kv_tensor_dtype(shape_.dtype), kv_tensor_shape(shape_, -1));
     num_pages_ = inputs_[kKvBlocks].shape()[0];
     if (num_pages_ < 1 || num_pages_ > kMaxRows) fail(fmt::format("kv_blocks: there are {} pages", num_pages_));
   }

@@ -31,7 +31,36 @@ Exec ModelState::exec(int64_t max_rows, int64_t max_pages, int64_t max_logit_row
   return {session.parts()->kernels, session.parts()->pool, arena};
 }
 
+KvType kv_type_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32: return KvType::kF32;
+    case DType::kBf16: return KvType::kBf16;
+    case DType::kQ8: return KvType::kQ8;
+    case DType::kF16: break;
+  }
+  IDEFICS_CHECK(false);
+}
+
+TensorDType kv_tensor_dtype(KvType dtype) {
+  switch (dtype) {
+    case KvType::kF32: return TensorDType::kF32;
+    case KvType::kBf16: return TensorDType::kBf16;
+    case KvType::kQ8: break;
+  }
+  return TensorDType::kU8;
+}
+
+std::vector<int64_t> kv_tensor_shape(const KvCache::Shape& s, int64_t num_pages) {
+  const int64_t blocks = s.page_size / kernels::kBlock,
+                elements = KvCache::page_bytes(s) / tensor_dtype_bytes(kv_tensor_dtype(s.dtype));
+  return {num_pages, s.num_layers, s.kv_heads, blocks, elements / (int64_t{s.num_layers} * s.kv_heads * blocks)};
+}
+
 void check_tensor(const char* name, const Tensor& tensor, TensorDType dtype, std::initializer_list<int64_t> shape) {
+  check_tensor(name, tensor, dtype, std::span(shape.begin(), shape.size()));
+}
+
+void check_tensor(const char* name, const Tensor& tensor, TensorDType dtype, std::span<const int64_t> shape) {
   const bool fits = std::equal(shape.begin(), shape.end(), tensor.shape().begin(), tensor.shape().end(),
                                [](int64_t wanted, int64_t found) { return wanted == -1 || wanted == found; });
   if (fits && tensor.dtype() == dtype) return;

@@ -43,7 +43,13 @@ struct Model::Parts {
 std::vector<Tensor> run_vision_model(ModelState& state, std::span<const Tensor> inputs);
 std::vector<Tensor> run_language_model(ModelState& state, std::span<const Tensor> inputs);
 
+// KVCacheInputs::kv_blocks over a cache of this shape.
+KvType kv_type_of(DType dtype);  // not kF16
+TensorDType kv_tensor_dtype(KvType dtype);
+std::vector<int64_t> kv_tensor_shape(const KvCache::Shape& shape, int64_t num_pages);
+
 // Refuses a tensor of another dtype or shape; -1 stands for any size.
+void check_tensor(const char* name, const Tensor& tensor, TensorDType dtype, std::span<const int64_t> shape);
 void check_tensor(const char* name, const Tensor& tensor, TensorDType dtype, std::initializer_list<int64_t> shape);
 // Refuses tiles of another size or type than the model's.
 void check_pixel_values(const Idefics3Config& config, const Tensor& pixel_values);

@@ -6,6 +6,7 @@
 #include "idefics/error.h"
 #include "idefics/inputs.h"
 #include "model/kv_cache.h"
+#include "pipeline/model_state.h"
 
 namespace idefics {
 
@@ -25,9 +26,9 @@ KvCache::Shape shape_of(const KVCacheParams& p) {
                 fmt::format("KVCacheParams: page_size is {}, wanted a multiple of {}", p.page_size, kernels::kBlock));
   }
   if (p.dtype == DType::kF16) {
-    throw Error(ErrorCode::kInvalidValue, "KVCacheParams: dtype is float16, wanted float32 or bfloat16");
+    throw Error(ErrorCode::kInvalidValue, "KVCacheParams: dtype is float16, wanted float32, bfloat16 or q8");
   }
-  return {.dtype = p.dtype == DType::kF32 ? Element::kF32 : Element::kBf16,
+  return {.dtype = kv_type_of(p.dtype),
           .num_layers = p.num_layers,
           .kv_heads = p.n_kv_heads,
           .head_dim = p.head_dim,
@@ -121,16 +122,14 @@ KVCacheInputs PagedKVCacheManager::runtime_inputs(const Batch& batch) const {
     std::copy(pages.begin(), pages.end(), table.as_mutable<uint32_t>().subspan(i * width).begin());
   }
   const KvCache::Shape& s = parts_->cache->shape();
-  const int64_t blocks = s.page_size / kernels::kBlock, elements = KvCache::page_bytes(s) / dtype_bytes(s.dtype),
-                pair = elements / (int64_t{s.num_layers} * s.kv_heads * blocks);
-  return {.kv_blocks = Tensor::borrow(s.dtype == Element::kF32 ? TensorDType::kF32 : TensorDType::kBf16,
-                                      {parts_->cache->num_pages(), s.num_layers, s.kv_heads, blocks, pair},
-                                      parts_->cache->data(), parts_->cache),
+  const TensorDType dtype = kv_tensor_dtype(s.dtype);
+  return {.kv_blocks = Tensor::borrow(dtype, kv_tensor_shape(s, parts_->cache->num_pages()), parts_->cache->data(),
+                                      parts_->cache),
           .cache_lengths = std::move(lengths),
           .lookup_table = std::move(table),
           .max_prompt_length = Tensor::of<uint32_t>({1}, {most_active}),
           .max_cache_length = Tensor::of<uint32_t>({1}, {most_total}),
-          .page_stride = Tensor::of<int64_t>({1}, {elements}),
+          .page_stride = Tensor::of<int64_t>({1}, {KvCache::page_bytes(s) / tensor_dtype_bytes(dtype)}),
           .attention_dispatch_metadata = std::nullopt};
 }
 

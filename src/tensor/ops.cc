@@ -120,6 +120,15 @@ void for_pieces(const Exec& exec, std::span<const KvRows> sequences, int64_t gra
   });
 }
 
+auto attention_kernel(const kernels::Table& table, KvType dtype) {
+  switch (dtype) {
+    case KvType::kF32: return table.attention_f32;
+    case KvType::kBf16: return table.attention_bf16;
+    case KvType::kQ8: break;
+  }
+  return table.attention_q8;
+}
+
 // GemmArgs wants a zero behind an odd number of bf16 columns; kernels write only their own columns.
 void zero_odd_column(const Activation& y) {
   if (y.dtype() != Element::kBf16 || y.cols() % 2 == 0) return;
@@ -230,12 +239,13 @@ void convert(const Exec& exec, Matrix<const float> x, const Activation& y) {
   });
 }
 
-int64_t k_block_bytes(Element dtype, int head_dim) {
-  return dtype == Element::kF32 ? int64_t{head_dim} * kBlock * 4 : int64_t{kernels::padded_head(head_dim)} * kBlock * 2;
+int64_t k_block_bytes(KvType dtype, int head_dim) {
+  return dtype == KvType::kF32 ? int64_t{head_dim} * kBlock * 4 : v_block_bytes(dtype, head_dim);
 }
 
-int64_t v_block_bytes(Element dtype, int head_dim) {
-  return int64_t{kernels::padded_head(head_dim)} * kBlock * dtype_bytes(dtype);
+int64_t v_block_bytes(KvType dtype, int head_dim) {
+  if (dtype == KvType::kQ8) return kernels::q8_block_bytes(head_dim);
+  return int64_t{kernels::padded_head(head_dim)} * kBlock * (dtype == KvType::kF32 ? 4 : 2);
 }
 
 void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, std::span<const KvRows> sequences) {
@@ -289,20 +299,20 @@ void attention(const Exec& exec, Matrix<const float> q, int heads, std::span<con
     const int32_t group = heads / s.blocks.kv_heads;
     const int64_t count = pieces_of_head(s), head = piece / count, r0 = piece % count * rows_of_piece(s);
     const int64_t column = head * group * s.blocks.head_dim;
-    const auto kernel = s.blocks.dtype == Element::kF32 ? exec.kernels.attention_f32 : exec.kernels.attention_bf16;
-    kernel({.q = q.row(s.first_row) + column,
-            .y = static_cast<char*>(y.row(s.first_row)) + column * dtype_bytes(y.dtype()),
-            .k_blocks = s.blocks.k + head * s.blocks.num_blocks,
-            .v_blocks = s.blocks.v + head * s.blocks.num_blocks,
-            .limit = limit.data() + s.first_row,
-            .q_stride = q.stride(),
-            .y_stride = y.stride(),
-            .r0 = narrow(r0),
-            .r1 = narrow(std::min(r0 + rows_of_piece(s), s.num_rows * group)),
-            .group = group,
-            .d = s.blocks.head_dim,
-            .scale = scale,
-            .y_dtype = y.dtype()});
+    attention_kernel(exec.kernels,
+                     s.blocks.dtype)({.q = q.row(s.first_row) + column,
+                                      .y = static_cast<char*>(y.row(s.first_row)) + column * dtype_bytes(y.dtype()),
+                                      .k_blocks = s.blocks.k + head * s.blocks.num_blocks,
+                                      .v_blocks = s.blocks.v + head * s.blocks.num_blocks,
+                                      .limit = limit.data() + s.first_row,
+                                      .q_stride = q.stride(),
+                                      .y_stride = y.stride(),
+                                      .r0 = narrow(r0),
+                                      .r1 = narrow(std::min(r0 + rows_of_piece(s), s.num_rows * group)),
+                                      .group = group,
+                                      .d = s.blocks.head_dim,
+                                      .scale = scale,
+                                      .y_dtype = y.dtype()});
   });
   zero_odd_column(y);
 }

@@ -50,15 +50,15 @@ void convert(const Exec& exec, Matrix<const float> x, const Activation& y);
 
 // Where the K and V of one sequence lie: for each kv head the addresses of its blocks of 64 tokens.
 struct KvBlocks {
-  Element dtype;
+  KvType dtype;
   int kv_heads, head_dim;
   int64_t num_blocks;
   void* const* k;  // [kv_heads][num_blocks]
   void* const* v;
 };
 // Bytes of one K block and of one V block.
-int64_t k_block_bytes(Element dtype, int head_dim);
-int64_t v_block_bytes(Element dtype, int head_dim);
+int64_t k_block_bytes(KvType dtype, int head_dim);
+int64_t v_block_bytes(KvType dtype, int head_dim);
 
 // Consecutive rows of a step that are consecutive tokens of one sequence.
 struct KvRows {

@@ -11,6 +11,8 @@
 namespace idefics {
 
 using Element = kernels::DType;  // what matrices are made of (the formats of files: idefics::DType)
+using KvType = kernels::KvType;  // of keys and values
+inline constexpr KvType kv_type_of(Element dtype) { return dtype == Element::kF32 ? KvType::kF32 : KvType::kBf16; }
 
 using Format = kernels::Format;  // what packed matrices are made of: an Element, or a quantised form
 

@@ -305,7 +305,9 @@ struct Attention {
   // scaled before it is known to be the highest; a scale of zero becomes a sign of zero.
   float factor, sign;
   Group groups[kGroups];
-  alignas(64) uint16_t values[kBlock * kMaxHead];  // a V block without the values that rows must not see
+  alignas(
+      64) uint16_t values[kBlock * kMaxHead];    // a V block without the values that rows must not see; of q8: as bf16
+  alignas(64) uint16_t keys[kBlock * kMaxHead];  // a K block of q8 as bf16
 };
 
 // Tiles 0 to 3 are sums, 4 and 5 operands; 6 and 7 take the words of D that do not fill a tile.
@@ -340,8 +342,8 @@ inline void multiply_columns(const void* a, int64_t a_stride, const char* b, int
   }
 }
 
-void score(const Attention& a, int32_t block, Group& group) {
-  const char* k = static_cast<const char*>(a.args.k_blocks[block]);
+void score(const Attention& a, const void* keys, Group& group) {
+  const char* k = static_cast<const char*>(keys);
   const int32_t words = a.dp / 2;
   clear_sums();
   int32_t word = 0;
@@ -461,9 +463,21 @@ struct Fetch {
   }
 };
 
+// Brings the scores of q8 to those of the keys.
+void scale_scores(int32_t rows, const float* k_scale, Group& group) {
+  for (int32_t i = 0; i < kBlock; i += 16) {
+    const __m512 scale = _mm512_loadu_ps(k_scale + i);
+    for (int32_t r = 0; r < rows; ++r) {
+      float* score = group.scores + r * kBlock + i;
+      _mm512_store_ps(score, _mm512_mul_ps(_mm512_load_ps(score), scale));
+    }
+  }
+}
+
 // Scores become probabilities relative to the new maximum; `sum` and `out` of the group are brought to that maximum.
+// v_scale: null, or what a probability is multiplied with once it is summed.
 template <bool kWhole>
-void soften(const Attention& a, int32_t first_key, Group& group, Fetch& fetch) {
+void soften(const Attention& a, int32_t first_key, const float* v_scale, Group& group, Fetch& fetch) {
   using V = Avx512Vectors;
   const __m512 factor = _mm512_set1_ps(a.factor);
   const __m512 block_max = highest_scores<kWhole>(a.rows, first_key, group), old_max = _mm512_load_ps(group.max);
@@ -490,6 +504,10 @@ void soften(const Attention& a, int32_t first_key, Group& group, Fetch& fetch) {
     }
     const __m512 sum = _mm512_add_ps(_mm512_add_ps(x[0], x[1]), _mm512_add_ps(x[2], x[3]));
     group.sum[r] = _mm512_fmadd_ps(group.sum[r], _mm512_set1_ps(shrinks[r]), sum);
+    for (int32_t i = 0; i < 4 && v_scale != nullptr; ++i) {
+      x[i] = _mm512_mul_ps(x[i], _mm512_loadu_ps(v_scale + 16 * i));
+      if (!kWhole) x[i] = V::keep_first(x[i], group.limit[r] - first_key - 16 * i, V::zero());
+    }
     _mm512_store_si512(p, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(x[1], x[0])));
     _mm512_store_si512(p + 32, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(x[3], x[2])));
     fetch.next();
@@ -554,19 +572,48 @@ void add_block(Attention& a, int32_t block, bool last, int32_t count) {
   const auto sees_nothing = [first_key](const Group& group) { return group.most <= first_key; };
   const auto sees_all = [first_key](const Group& group) { return group.least >= first_key + kBlock; };
   for (int32_t i = 0; i < count; ++i) {
-    if (!sees_nothing(a.groups[i])) score(a, block, a.groups[i]);
+    if (!sees_nothing(a.groups[i])) score(a, a.args.k_blocks[block], a.groups[i]);
   }
   Fetch fetch = {static_cast<const char*>(a.args.k_blocks[last ? block : block + 1]), reinterpret_cast<const char*>(v),
                  a.dp * 2 / (count * a.rows)};
   for (int32_t i = 0; i < count; ++i) {
     Group& group = a.groups[i];
     if (sees_nothing(group)) continue;
-    sees_all(group) ? soften<true>(a, first_key, group, fetch) : soften<false>(a, first_key, group, fetch);
+    sees_all(group) ? soften<true>(a, first_key, nullptr, group, fetch)
+                    : soften<false>(a, first_key, nullptr, group, fetch);
   }
   for (int32_t i = 0; i < count; ++i) {
     Group& group = a.groups[i];
     if (sees_nothing(group)) continue;
     sees_all(group) ? add_values(a.dp, v, group) : add_seen_values(a, v, first_key, group);
+  }
+}
+
+// The same for a block of q8. Values are finite whatever lies in their slots, and the probabilities of hidden keys are
+// zero: nothing need be hidden from a row.
+void add_block_q8(Attention& a, int32_t block, bool last, int32_t count) {
+  const int32_t first_key = block * kBlock, size = kBlock * a.dp;
+  const auto* k = static_cast<const int8_t*>(a.args.k_blocks[block]);
+  const auto* v = static_cast<const int8_t*>(a.args.v_blocks[block]);
+  const auto *k_scale = reinterpret_cast<const float*>(k + size), *v_scale = reinterpret_cast<const float*>(v + size);
+  const auto sees_nothing = [first_key](const Group& group) { return group.most <= first_key; };
+  widen_q8(k, size, a.keys);
+  widen_q8(v, size, a.values);
+  for (int32_t i = 0; i < count; ++i) {
+    if (!sees_nothing(a.groups[i])) score(a, a.keys, a.groups[i]);
+  }
+  const int32_t next = last ? block : block + 1;
+  Fetch fetch = {static_cast<const char*>(a.args.k_blocks[next]), static_cast<const char*>(a.args.v_blocks[next]),
+                 a.dp / (count * a.rows)};
+  for (int32_t i = 0; i < count; ++i) {
+    Group& group = a.groups[i];
+    if (sees_nothing(group)) continue;
+    scale_scores(a.rows, k_scale, group);
+    group.least >= first_key + kBlock ? soften<true>(a, first_key, v_scale, group, fetch)
+                                      : soften<false>(a, first_key, v_scale, group, fetch);
+  }
+  for (int32_t i = 0; i < count; ++i) {
+    if (!sees_nothing(a.groups[i])) add_values(a.dp, a.values, a.groups[i]);
   }
 }
 
@@ -584,6 +631,7 @@ void finish(const Attention& a, int32_t r0, const Group& group) {
   }
 }
 
+template <void (*kAddBlock)(Attention&, int32_t, bool, int32_t)>
 void attention(const AttentionArgs& args) noexcept {
   if (args.r0 >= args.r1) return;
   Attention a;
@@ -600,7 +648,7 @@ void attention(const AttentionArgs& args) noexcept {
     fetch_queries(args, r0 + kRows, r0 + 2 * kRows);
     int32_t most = 0;
     for (int32_t i = 0; i < count; ++i) most = a.groups[i].most > most ? a.groups[i].most : most;
-    for (int32_t block = 0; block * kBlock < most; ++block) add_block(a, block, (block + 1) * kBlock >= most, count);
+    for (int32_t block = 0; block * kBlock < most; ++block) kAddBlock(a, block, (block + 1) * kBlock >= most, count);
     for (int32_t i = 0; i < count; ++i) finish(a, r0 + i * kTileRows, a.groups[i]);
   }
   asm volatile("tilerelease");
@@ -608,6 +656,6 @@ void attention(const AttentionArgs& args) noexcept {
 
 }  // namespace
 
-const AmxKernels kAmxKernels = {gemm, attention};
+const AmxKernels kAmxKernels = {gemm, attention<add_block>, attention<add_block_q8>};
 
 }  // namespace idefics::kernels

@@ -110,6 +110,16 @@ struct Avx2 : Avx2Vectors {
   static void multiply_add(int32_t rows, int32_t cols, const Product& product) {
     multiply<Type, Start::kOut>(rows, cols, product);
   }
+  // As at the AVX-512 level.
+  static void widen(const int8_t* from, int32_t count, uint16_t* to) {
+    for (int32_t i = 0; i < count; i += 16) {
+      const __m256i pairs = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+      const __m256i even = _mm256_srai_epi32(_mm256_slli_epi32(pairs, 24), 24), odd = _mm256_srai_epi32(pairs, 8);
+      const __m256i low = _mm256_srli_epi32(_mm256_castps_si256(_mm256_cvtepi32_ps(even)), 16);
+      const __m256i high = _mm256_castps_si256(_mm256_cvtepi32_ps(odd));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), _mm256_blend_epi16(low, high, 0xaa));
+    }
+  }
   static Vector add_even(Vector sum, const float* p, const char* pairs) {
     return fma(set(*p), even_of(load_words(pairs)), sum);
   }
@@ -204,7 +214,11 @@ void kv_store(const KvStoreArgs& args) noexcept {
   for (int32_t slot = a.slot0; slot < a.slot1; ++slot) {
     const float* key = a.k + (slot - a.slot0) * a.k_stride;
     const float* value = a.v + (slot - a.slot0) * a.v_stride;
-    a.dtype == DType::kF32 ? store_f32(a, slot, key, value) : store_bf16(a, slot, key, value);
+    switch (a.dtype) {
+      case KvType::kF32: store_f32(a, slot, key, value); break;
+      case KvType::kBf16: store_bf16(a, slot, key, value); break;
+      case KvType::kQ8: store_q8<Avx2>(a, slot, key, value); break;
+    }
   }
 }
 
@@ -212,7 +226,7 @@ void kv_store(const KvStoreArgs& args) noexcept {
 
 const Table kAvx2Table = {
     "avx2",       gemm_f32,      gemm_bf16, layer_norm<Avx2>,     rms_norm<Avx2>,        rope<Avx2>,
-    swiglu<Avx2>, to_bf16<Avx2>, kv_store,  attention<Avx2, F32>, attention<Avx2, Bf16>,
+    swiglu<Avx2>, to_bf16<Avx2>, kv_store,  attention<Avx2, F32>, attention<Avx2, Bf16>, attention_q8<Avx2>,
 };
 
 }  // namespace idefics::kernels

@@ -106,6 +106,7 @@ struct Avx512 : Avx512Vectors {
   static void multiply_add(int32_t rows, int32_t cols, const Product& product) {
     multiply<Type, Start::kOut>(rows, cols, product);
   }
+  static void widen(const int8_t* from, int32_t count, uint16_t* to) { widen_q8(from, count, to); }
   static Vector add_even(Vector sum, const float* p, const char* pairs) {
     const __m512i even = _mm512_and_si512(_mm512_loadu_si512(pairs), _mm512_set1_epi32(0xffff));
     return dot<Bf16>(sum, broadcast_word(reinterpret_cast<const char*>(p)), _mm512_castsi512_ps(even));
@@ -217,13 +218,17 @@ void kv_store(const KvStoreArgs& args) noexcept {
   for (int32_t slot = a.slot0; slot < a.slot1;) {
     const float* key = a.k + (slot - a.slot0) * a.k_stride;
     const float* value = a.v + (slot - a.slot0) * a.v_stride;
-    if (a.dtype == DType::kBf16 && slot % 2 == 0 && slot + 16 <= a.slot1) {
+    if (a.dtype == KvType::kBf16 && slot % 2 == 0 && slot + 16 <= a.slot1) {
       store_16_bf16(a, slot, key, value);
       slot += 16;
-    } else {
-      a.dtype == DType::kF32 ? store_f32(a, slot, key, value) : store_bf16(a, slot, key, value);
-      ++slot;
+      continue;
     }
+    switch (a.dtype) {
+      case KvType::kF32: store_f32(a, slot, key, value); break;
+      case KvType::kBf16: store_bf16(a, slot, key, value); break;
+      case KvType::kQ8: store_q8<Avx512>(a, slot, key, value); break;
+    }
+    ++slot;
   }
 }
 
@@ -231,7 +236,7 @@ void kv_store(const KvStoreArgs& args) noexcept {
 
 const Table kAvx512Table = {
     "avx512",       gemm<F32>,       gemm<Bf16>, layer_norm<Avx512>,     rms_norm<Avx512>,        rope<Avx512>,
-    swiglu<Avx512>, to_bf16<Avx512>, kv_store,   attention<Avx512, F32>, attention<Avx512, Bf16>,
+    swiglu<Avx512>, to_bf16<Avx512>, kv_store,   attention<Avx512, F32>, attention<Avx512, Bf16>, attention_q8<Avx512>,
 };
 
 }  // namespace idefics::kernels

@@ -22,6 +22,18 @@ inline __m512i load_streamed(const char* p) {
   return x;
 }
 
+// The 8-bit integers of `count` pairs lie in words of memory as two bytes; each becomes a float, whose upper half is
+// all there is of it.
+inline void widen_q8(const int8_t* from, int32_t count, uint16_t* to) {
+  for (int32_t i = 0; i < count; i += 32) {
+    const __m512i pairs = _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i)));
+    const __m512i even = _mm512_srai_epi32(_mm512_slli_epi32(pairs, 24), 24), odd = _mm512_srai_epi32(pairs, 8);
+    const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(_mm512_cvtepi32_ps(even)), 16);
+    const __m512i high = _mm512_castps_si512(_mm512_cvtepi32_ps(odd));
+    _mm512_storeu_si512(to + i, _mm512_mask_blend_epi16(0xaaaaaaaau, low, high));
+  }
+}
+
 struct Avx512Vectors {
   using Vector = __m512;
   static constexpr int32_t kLanes = 16;

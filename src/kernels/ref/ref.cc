@@ -1,6 +1,7 @@
 // Every slot in plain C++: what the kernels mean. Sums are taken in double, so that this level can judge the others.
 // Compiled for the baseline CPU, so it may use the library's headers.
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "base/half.h"
@@ -18,6 +19,7 @@ struct F32 {
   static int64_t panel_size(int32_t k) { return int64_t{k} * kPanel; }
   static int64_t panel_at(int32_t k, int32_t column) { return int64_t{k} * kPanel + column; }
   static int32_t v_at(int32_t slot, int32_t i, int32_t dp) { return slot * dp + i; }
+  static float scale(const float*, int32_t, int32_t) { return 1; }
 };
 
 struct Bf16 {
@@ -27,6 +29,21 @@ struct Bf16 {
   static int64_t panel_size(int32_t k) { return int64_t{k + k % 2} * kPanel; }
   static int64_t panel_at(int32_t k, int32_t column) { return (int64_t{k / 2} * kPanel + column) * 2 + k % 2; }
   static int32_t v_at(int32_t slot, int32_t i, int32_t dp) { return (slot / 2 * dp + i) * 2 + slot % 2; }
+  static float scale(const uint16_t*, int32_t, int32_t) { return 1; }
+};
+
+// Of keys and values alone.
+struct Q8 {
+  using Element = int8_t;
+  static float load(int8_t x) { return x; }
+  static float round(float x) { return Bf16::round(x); }
+  static int64_t panel_at(int32_t k, int32_t column) { return Bf16::panel_at(k, column); }
+  static int32_t v_at(int32_t slot, int32_t i, int32_t dp) { return Bf16::v_at(slot, i, dp); }
+  static float scale(const int8_t* block, int32_t slot, int32_t dp) {
+    float scale;
+    std::memcpy(&scale, block + kBlock * dp + 4 * slot, sizeof(scale));
+    return scale;
+  }
 };
 
 template <typename Type>
@@ -112,17 +129,51 @@ void to_bf16(const ToBf16Args& a) noexcept {
   }
 }
 
+// A row of d floats as q8: d integers, and their scale.
+float quantize_head(const float* x, int32_t d, int8_t* to) {
+  float most = 0;
+  bool finite = true;
+  for (int32_t i = 0; i < d; ++i) {
+    finite = finite && std::isfinite(x[i]);
+    most = std::fmax(most, std::fabs(x[i]));
+  }
+  const bool zero = !finite || most < 0x1p-100f;
+  const float inverse = zero ? 0.0f : 127.0f / most;
+  for (int32_t i = 0; i < d; ++i)
+    to[i] = static_cast<int8_t>(zero ? 0 : std::nearbyint(double{x[i]} * double{inverse}));
+  return !finite ? std::numeric_limits<float>::quiet_NaN() : zero ? 0.0f : most / 127.0f;
+}
+
+void store_q8(const KvStoreArgs& a, int32_t slot, const float* key, const float* value) {
+  const int32_t dp = padded_head(a.d);
+  auto* k = static_cast<int8_t*>(a.k_block);
+  auto* v = static_cast<int8_t*>(a.v_block);
+  int8_t keys[kMaxHead] = {}, values[kMaxHead] = {};
+  const float k_scale = quantize_head(key, a.d, keys), v_scale = quantize_head(value, a.d, values);
+  for (int32_t i = 0; i < dp; ++i) {
+    k[Q8::panel_at(i, slot)] = keys[i];
+    v[Q8::v_at(slot, i, dp)] = values[i];
+  }
+  std::memcpy(k + kBlock * dp + 4 * slot, &k_scale, sizeof(k_scale));
+  std::memcpy(v + kBlock * dp + 4 * slot, &v_scale, sizeof(v_scale));
+}
+
 void kv_store(const KvStoreArgs& a) noexcept {
   const int32_t dp = padded_head(a.d);
-  const int32_t k_size = a.dtype == DType::kF32 ? a.d : dp;
-  const bool f32 = a.dtype == DType::kF32;
+  const bool f32 = a.dtype == KvType::kF32;
+  const DType dtype = f32 ? DType::kF32 : DType::kBf16;
+  const int32_t k_size = f32 ? a.d : dp;
   for (int32_t slot = a.slot0; slot < a.slot1; ++slot) {
     const float* k_row = a.k + (slot - a.slot0) * a.k_stride;
     const float* v_row = a.v + (slot - a.slot0) * a.v_stride;
+    if (a.dtype == KvType::kQ8) {
+      store_q8(a, slot, k_row, v_row);
+      continue;
+    }
     for (int32_t i = 0; i < dp; ++i) {
       const float k = i < a.d ? k_row[i] : 0.0f, v = i < a.d ? v_row[i] : 0.0f;
-      if (i < k_size) store(a.k_block, a.dtype, f32 ? F32::panel_at(i, slot) : Bf16::panel_at(i, slot), k);
-      store(a.v_block, a.dtype, f32 ? F32::v_at(slot, i, dp) : Bf16::v_at(slot, i, dp), v);
+      if (i < k_size) store(a.k_block, dtype, f32 ? F32::panel_at(i, slot) : Bf16::panel_at(i, slot), k);
+      store(a.v_block, dtype, f32 ? F32::v_at(slot, i, dp) : Bf16::v_at(slot, i, dp), v);
     }
   }
 }
@@ -146,7 +197,7 @@ void add_block(const AttentionArgs& a, const void* k_block, const void* v_block,
   for (int32_t j = 0; j < keys; ++j) {
     double dot = 0;
     for (int32_t i = 0; i < a.d; ++i) dot += double{row.q[i]} * double{Type::load(k[Type::panel_at(i, j)])};
-    p[j] = static_cast<float>(dot * double{a.scale});
+    p[j] = static_cast<float>(dot * double{Type::scale(k, j, dp)} * double{a.scale});
     if (p[j] > max) max = p[j];
   }
   const double shrink = std::exp(double{row.max} - double{max});
@@ -156,7 +207,7 @@ void add_block(const AttentionArgs& a, const void* k_block, const void* v_block,
   for (int32_t j = 0; j < keys; ++j) {
     p[j] = static_cast<float>(std::exp(double{p[j]} - double{max}));
     row.sum += double{p[j]};
-    p[j] = Type::round(p[j]);
+    p[j] = Type::round(p[j] * Type::scale(v, j, dp));
     for (int32_t i = 0; i < a.d; ++i) row.out[i] += double{p[j]} * double{Type::load(v[Type::v_at(j, i, dp)])};
   }
 }
@@ -181,7 +232,7 @@ void attention(const AttentionArgs& a) noexcept {
 
 const Table kRefTable = {
     "ref",  gemm<F32>, gemm<Bf16>, layer_norm,     rms_norm,        rope,
-    swiglu, to_bf16,   kv_store,   attention<F32>, attention<Bf16>,
+    swiglu, to_bf16,   kv_store,   attention<F32>, attention<Bf16>, attention<Q8>,
 };
 
 }  // namespace idefics::kernels
