@@ -26,15 +26,21 @@
 namespace idefics {
 namespace {
 
-constexpr Format kFormats[] = {Format::kF32, Format::kBf16, Format::kInt8, Format::kQ8, Format::kQ4};
+// Weights, and keys and values beside them. The first is what the others are compared with.
+constexpr std::pair<Format, KvType> kFormats[] = {
+    {Format::kF32, KvType::kF32},   {Format::kF32, KvType::kBf16},  {Format::kF32, KvType::kQ8},
+    {Format::kBf16, KvType::kF32},  {Format::kBf16, KvType::kBf16}, {Format::kBf16, KvType::kQ8},
+    {Format::kInt8, KvType::kBf16}, {Format::kQ8, KvType::kBf16},   {Format::kQ8, KvType::kQ8},
+    {Format::kQ4, KvType::kBf16},   {Format::kQ4, KvType::kQ8},
+};
 constexpr int64_t kWindow = 512;
 
 struct Model {
-  Model(ThreadPool& pool_, const Checkpoint& checkpoint, const Idefics3Config& config, Format format_)
+  Model(ThreadPool& pool_, const Checkpoint& checkpoint, const Idefics3Config& config, Format format_, KvType kv)
       : format(format_),
         pool(pool_),
         network(pool, checkpoint, config, format),
-        shape(Network::kv_shape(config, format.input())),
+        shape(Network::kv_shape(config, kv)),
         arena(Network::scratch_bytes(config, format, kWindow, num_pages(), kWindow), "scratch"),
         cache(shape, num_pages()) {
     pages.resize(static_cast<size_t>(num_pages()));
@@ -67,6 +73,8 @@ struct Model {
   double nats = 0, error = 0, most = 0, divergence = 0;  // sums over tokens; `error` over all logits
   int64_t tokens = 0, values = 0, agreed = 0;
 };
+
+const char* name_of(KvType dtype) { return dtype == KvType::kF32 ? "f32" : dtype == KvType::kBf16 ? "bf16" : "q8"; }
 
 double log_sum(const float* logits, int64_t V) {
   const float most = *std::max_element(logits, logits + V);
@@ -105,7 +113,8 @@ void compare_text(const std::filesystem::path& folder, const char* file, int64_t
   config.finalize(*pipeline.model.huggingface_config, checkpoint.state_dict(), ReturnLogits::kLastToken);
   ThreadPool pool(num_available_cpus());
   std::vector<std::unique_ptr<Model>> models;
-  for (const Format format : kFormats) models.push_back(std::make_unique<Model>(pool, checkpoint, config, format));
+  for (const auto& [format, kv] : kFormats)
+    models.push_back(std::make_unique<Model>(pool, checkpoint, config, format, kv));
 
   const int64_t V = config.text_config.vocab_size;
   std::vector<float> wanted(static_cast<size_t>(kWindow * V)), logits(wanted.size());
@@ -120,14 +129,15 @@ void compare_text(const std::filesystem::path& folder, const char* file, int64_t
   }
   const double base = std::exp(models.front()->nats / static_cast<double>(models.front()->tokens));
   fmt::print("{} tokens of {}, level {}\n", models.front()->tokens, file, kernels::choose_table().name);
-  fmt::print("{:6} {:>12} {:>10} {:>12} {:>12} {:>12} {:>10}\n", "format", "perplexity", "change", "mean error", "most",
-             "divergence", "likeliest");
+  fmt::print("{:6} {:5} {:>12} {:>10} {:>12} {:>12} {:>12} {:>10}\n", "format", "KV", "perplexity", "change",
+             "mean error", "most", "divergence", "likeliest");
   for (const auto& m : models) {
     const auto tokens = static_cast<double>(m->tokens);
     const double perplexity = std::exp(m->nats / tokens);
-    fmt::print("{:6} {:12.4f} {:+9.3f}% {:12.5f} {:12.4f} {:12.6f} {:9.2f}%\n", kernels::name_of(m->format), perplexity,
-               100 * (perplexity / base - 1), m->error / static_cast<double>(m->values), m->most,
-               m->divergence / tokens, 100 * static_cast<double>(m->agreed) / tokens);
+    fmt::print("{:6} {:5} {:12.4f} {:+9.3f}% {:12.5f} {:12.4f} {:12.6f} {:9.2f}%\n", kernels::name_of(m->format),
+               name_of(m->shape.dtype), perplexity, 100 * (perplexity / base - 1),
+               m->error / static_cast<double>(m->values), m->most, m->divergence / tokens,
+               100 * static_cast<double>(m->agreed) / tokens);
   }
 }
 
@@ -144,16 +154,17 @@ void compare_cards(const std::filesystem::path& folder, const std::filesystem::p
       cards.push_back({(file.parent_path() / line.substr(0, tab)).string(), line.substr(tab + 1)});
   }
   std::vector<std::vector<int32_t>> wanted;
-  fmt::print("{} cards, level {}\n{:6} {:>14} {:>14}\n", cards.size(), kernels::choose_table().name, "format",
-             "same answers", "same tokens");
-  const std::pair<const char*, ComputeType> types[] = {{"f32", ComputeType::kF32},
-                                                       {"bf16", ComputeType::kBf16},
-                                                       {"int8", ComputeType::kInt8},
-                                                       {"q8", ComputeType::kQ8},
-                                                       {"q4", ComputeType::kQ4}};
-  for (const auto& [name, type] : types) {
+  fmt::print("{} cards, level {}\n{:6} {:5} {:>14} {:>14}\n", cards.size(), kernels::choose_table().name, "format",
+             "KV", "same answers", "same tokens");
+  constexpr std::pair<ComputeType, KvCacheType> kTypes[] = {
+      {ComputeType::kF32, KvCacheType::kF32},   {ComputeType::kF32, KvCacheType::kQ8},
+      {ComputeType::kBf16, KvCacheType::kBf16}, {ComputeType::kBf16, KvCacheType::kQ8},
+      {ComputeType::kInt8, KvCacheType::kBf16}, {ComputeType::kQ8, KvCacheType::kBf16},
+      {ComputeType::kQ4, KvCacheType::kBf16}};
+  for (const auto& [type, kv] : kTypes) {
     EngineOptions options;
     options.dtype = type;
+    options.kv_cache_dtype = kv;
     Engine engine = Engine::load(folder, options);
     int64_t answers = 0, tokens = 0, same = 0;
     for (size_t i = 0; i < cards.size(); ++i) {
@@ -164,12 +175,12 @@ void compare_cards(const std::filesystem::path& folder, const std::filesystem::p
       request.messages.push_back(std::move(user));
       request.sampling.max_tokens = 48;
       const std::vector<int32_t> ids = engine.generate(request).token_ids();
-      if (type == ComputeType::kF32) wanted.push_back(ids);
+      if (std::ssize(wanted) == static_cast<int64_t>(i)) wanted.push_back(ids);
       answers += ids == wanted[i];
       for (size_t t = 0; t < wanted[i].size(); ++t) same += t < ids.size() && ids[t] == wanted[i][t];
       tokens += std::ssize(wanted[i]);
     }
-    fmt::print("{:6} {:13.1f}% {:13.2f}%\n", name,
+    fmt::print("{:6} {:5} {:13.1f}% {:13.2f}%\n", engine.dtype(), engine.kv_cache_dtype(),
                100.0 * static_cast<double>(answers) / static_cast<double>(cards.size()),
                100.0 * static_cast<double>(same) / static_cast<double>(tokens));
   }

@@ -41,6 +41,7 @@ from ._idefics import (
     ImageMetadata,
     ImageOptions,
     InferenceSession,
+    KvCacheType,
     KVCacheConfig,
     KVCacheInputs,
     KVCacheParams,
@@ -63,6 +64,7 @@ from ._idefics import (
     ReturnLogits,
     SamplingParams,
     StateDict,
+    StructuredOutput,
     TextAndVisionContext,
     TextGenerationRequest,
     TileSpan,
@@ -77,10 +79,14 @@ from ._idefics import (
 __version__ = "0.1.0"
 
 
+_TYPES = {"dtype": ComputeType, "kv_cache_dtype": KvCacheType}
+
+
 class Engine(EngineBase):
     """A checkpoint that answers, many requests at once.
 
-    `options` are the fields of EngineOptions; `dtype` may also be "auto", "float32" or "bfloat16".
+    `options` are the fields of EngineOptions; `dtype` may also be "auto", "float32", "bfloat16", "int8", "q8" or "q4",
+    and `kv_cache_dtype` "auto", "float32", "bfloat16" or "q8".
     All methods may be called from several threads at once. Raises Error ("bad_model", "invalid_value",
     "out_of_memory").
     """
@@ -90,10 +96,11 @@ class Engine(EngineBase):
         for name, value in options.items():
             if not hasattr(chosen, name):
                 raise TypeError(f"Engine: there is no option {name!r}")
-            if name == "dtype" and isinstance(value, str):
-                if value.upper() not in ComputeType.__members__:
-                    raise Error(f'dtype is "{value}", wanted auto, float32 or bfloat16')
-                value = ComputeType[value.upper()]
+            if name in _TYPES and isinstance(value, str):
+                members = _TYPES[name].__members__
+                if value.upper() not in members:
+                    raise Error(f'{name} is "{value}", wanted {", ".join(members).lower()}')
+                value = members[value.upper()]
             setattr(chosen, name, value)
         super().__init__(os.fspath(folder), chosen)
 

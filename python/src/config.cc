@@ -17,7 +17,8 @@ void bind_enums(nb::module_& m) {
   nb::enum_<DType>(m, "DType", "Number formats.")
       .value("float32", DType::kF32)
       .value("bfloat16", DType::kBf16)
-      .value("float16", DType::kF16, "A format of files; the engine computes in the other two.");
+      .value("float16", DType::kF16, "A format of files; the engine computes in the first two.")
+      .value("q8", DType::kQ8, "8 bits and scales: of keys and values only.");
   nb::enum_<Architecture>(m, "Architecture", "They share the network and differ in their processors.")
       .value("IDEFICS3", Architecture::kIdefics3)
       .value("SMOLVLM", Architecture::kSmolVlm);

@@ -182,6 +182,52 @@ void bind_sampling(nb::module_& m) {
       .def_rw("stop", &P::stop, "Strings that end the text.");
 }
 
+// A schema as JSON text or as what json.dumps takes.
+std::string schema_text(nb::handle schema) {
+  if (nb::isinstance<nb::str>(schema)) return nb::cast<std::string>(schema);
+  return nb::cast<std::string>(nb::module_::import_("json").attr("dumps")(schema));
+}
+
+void bind_structured_output(nb::module_& m) {
+  using O = StructuredOutput;
+  using Kind = O::Kind;
+  nb::class_<O>(
+      m, "StructuredOutput",
+      "What an answer must look like, from its first character to its last. docs/structured_output.md lists what "
+      "is supported; anything else is refused (\"schema_invalid\") when the request is submitted.")
+      .def_static(
+          "json_object", [] { return O{.kind = Kind::kJsonObject}; }, "Any JSON object.")
+      .def_static(
+          "json_schema", [](nb::handle schema) { return O{.kind = Kind::kJsonSchema, .text = schema_text(schema)}; },
+          nb::arg("schema"), nb::sig("def json_schema(schema: dict | bool | str) -> StructuredOutput"),
+          "JSON that a schema allows; a str is the schema's JSON text.")
+      .def_static(
+          "regex", [](std::string pattern) { return O{.kind = Kind::kRegex, .text = std::move(pattern)}; },
+          nb::arg("pattern"), "A text that a regular expression matches as a whole.")
+      .def_static(
+          "choice",
+          [](std::vector<std::string> choices) { return O{.kind = Kind::kChoice, .choices = std::move(choices)}; },
+          nb::arg("choices"), "One of these texts.")
+      .def_static(
+          "grammar", [](std::string gbnf) { return O{.kind = Kind::kGrammar, .text = std::move(gbnf)}; },
+          nb::arg("gbnf"), "A text of a grammar in GBNF, with the start rule \"root\".")
+      .def_prop_ro(
+          "kind",
+          [](const O& o) -> const char* {
+            switch (o.kind) {
+              case Kind::kJsonObject: return "json_object";
+              case Kind::kJsonSchema: return "json_schema";
+              case Kind::kRegex: return "regex";
+              case Kind::kChoice: return "choice";
+              case Kind::kGrammar: return "grammar";
+            }
+            return "";
+          },
+          "The name of the function that made it.")
+      .def_ro("text", &O::text, "The schema's JSON text, the expression or the grammar.")
+      .def_ro("choices", &O::choices);
+}
+
 void bind_request(nb::module_& m) {
   nb::class_<Request>(m, "Request", "What to answer: messages, or `text`, or `token_ids`.")
       .def(
@@ -189,7 +235,8 @@ void bind_request(nb::module_& m) {
           [](Request* self, nb::handle messages, std::optional<std::string> text,
              std::optional<std::vector<int32_t>> token_ids, const PromptOptions& prompt, const SamplingParams& sampling,
              int n, std::optional<int> logprobs, std::optional<int> prompt_logprobs,
-             std::optional<bool> skip_special_tokens, bool include_stop_str_in_output, std::string cache_salt) {
+             std::optional<bool> skip_special_tokens, bool include_stop_str_in_output,
+             std::optional<StructuredOutput> structured_output, std::string cache_salt) {
             Request request;
             request.messages = to_messages(messages);
             request.prompt = prompt;
@@ -201,6 +248,7 @@ void bind_request(nb::module_& m) {
             request.prompt_logprobs = prompt_logprobs;
             request.skip_special_tokens = skip_special_tokens;
             request.include_stop_str_in_output = include_stop_str_in_output;
+            request.structured_output = std::move(structured_output);
             request.cache_salt = std::move(cache_salt);
             new (self) Request(std::move(request));
           },
@@ -208,14 +256,24 @@ void bind_request(nb::module_& m) {
           nb::arg("token_ids") = nb::none(), nb::arg("prompt") = PromptOptions(),
           nb::arg("sampling") = SamplingParams(), nb::arg("n") = 1, nb::arg("logprobs") = nb::none(),
           nb::arg("prompt_logprobs") = nb::none(), nb::arg("skip_special_tokens") = nb::none(),
-          nb::arg("include_stop_str_in_output") = false, nb::arg("cache_salt") = "",
+          nb::arg("include_stop_str_in_output") = false, nb::arg("structured_output") = nb::none(),
+          nb::arg("cache_salt") = "",
           "`messages`: Message objects or dictionaries {\"role\", \"content\"}; a picture is {\"type\": \"image\", "
           "\"image\": bytes or path}.")
-      .def_rw("sampling", &Request::sampling)
+      .def_rw("messages", &Request::messages)
       .def_rw("prompt", &Request::prompt)
+      .def_rw("text", &Request::text, nb::arg().none(), "Plain text without template.")
+      .def_rw("token_ids", &Request::token_ids, nb::arg().none(), "Ids of a prompt without template.")
+      .def_rw("sampling", &Request::sampling)
       .def_rw("n", &Request::n, "Answers, which share the computed prompt.")
-      .def_rw("logprobs", &Request::logprobs)
-      .def_rw("prompt_logprobs", &Request::prompt_logprobs)
+      .def_rw("logprobs", &Request::logprobs, nb::arg().none(),
+              "Report each token's log probability, and so many of the likeliest tokens.")
+      .def_rw("prompt_logprobs", &Request::prompt_logprobs, nb::arg().none(),
+              "The same for the prompt's tokens; computes the whole prompt.")
+      .def_rw("skip_special_tokens", &Request::skip_special_tokens, nb::arg().none(),
+              "Leave special tokens out of the text. None: yes, but for models that write DocTags.")
+      .def_rw("include_stop_str_in_output", &Request::include_stop_str_in_output)
+      .def_rw("structured_output", &Request::structured_output, nb::arg().none(), "What the text must look like.")
       .def_rw("cache_salt", &Request::cache_salt, "Requests share cached prefixes only with the same salt.");
 }
 
@@ -290,23 +348,35 @@ void bind_options(nb::module_& m) {
   nb::enum_<ComputeType>(m, "ComputeType", "AUTO: bfloat16 when the checkpoint stores it, else float32.")
       .value("AUTO", ComputeType::kAuto)
       .value("FLOAT32", ComputeType::kF32)
-      .value("BFLOAT16", ComputeType::kBf16);
+      .value("BFLOAT16", ComputeType::kBf16)
+      .value("INT8", ComputeType::kInt8, "Weights in 8 bits, and so the inputs of products.")
+      .value("Q8", ComputeType::kQ8, "8 bits, 32 weights sharing a scale.")
+      .value("Q4", ComputeType::kQ4, "4 bits, 32 weights sharing a scale and an offset.");
+  nb::enum_<KvCacheType>(m, "KvCacheType",
+                         "How keys and values are kept. AUTO: float32 beside float32 weights, else bfloat16.")
+      .value("AUTO", KvCacheType::kAuto)
+      .value("FLOAT32", KvCacheType::kF32)
+      .value("BFLOAT16", KvCacheType::kBf16)
+      .value("Q8", KvCacheType::kQ8, "8 bits and a scale for each key and value: about half of bfloat16.");
   using O = EngineOptions;
-  nb::class_<O>(m, "EngineOptions", "None of these changes an answer, but for dtype and max_model_len.")
+  nb::class_<O>(m, "EngineOptions", "None of these changes an answer, but for dtype, kv_cache_dtype and max_model_len.")
       .def(nb::init<>())
       .def_rw("dtype", &O::dtype)
+      .def_rw("kv_cache_dtype", &O::kv_cache_dtype)
       .def_rw("num_threads", &O::num_threads, "0: the CPUs this process may use.")
       .def_rw("max_model_len", &O::max_model_len, nb::arg().none(), "Most tokens of prompt and answer.")
       .def_rw("max_num_seqs", &O::max_num_seqs, "Sequences computed at the same time.")
       .def_rw("max_waiting", &O::max_waiting, "Requests that may wait; more are refused (\"overloaded\").")
       .def_rw("max_num_batched_tokens", &O::max_num_batched_tokens, "Rows of a step.")
       .def_rw("page_size", &O::page_size, "Tokens of a page, a multiple of 64.")
-      .def_rw("kv_cache_bytes", &O::kv_cache_bytes, nb::arg().none())
-      .def_rw("enable_prefix_caching", &O::enable_prefix_caching)
-      .def_rw("vision_cache_bytes", &O::vision_cache_bytes)
-      .def_rw("pixel_cache_bytes", &O::pixel_cache_bytes)
-      .def_rw("speculative", &O::speculative)
-      .def_rw("allow_nonfinite", &O::allow_nonfinite);
+      .def_rw("kv_cache_bytes", &O::kv_cache_bytes, nb::arg().none(),
+              "None: max_num_seqs sequences of 2048 tokens, and at least one of max_model_len.")
+      .def_rw("enable_prefix_caching", &O::enable_prefix_caching,
+              "Prompts that begin alike are computed once, pictures included.")
+      .def_rw("vision_cache_bytes", &O::vision_cache_bytes, "Features of tiles kept after their request is through.")
+      .def_rw("pixel_cache_bytes", &O::pixel_cache_bytes, "Tiles that wait for the vision tower.")
+      .def_rw("speculative", &O::speculative, "Tokens that repeat the text so far are guessed and verified.")
+      .def_rw("allow_nonfinite", &O::allow_nonfinite, "Load weights with NaN or Inf; Engine.nonfinite names them.");
   using S = EngineStats;
   nb::class_<S>(m, "EngineStats", "Numbers since the engine was loaded.")
       .def_ro("waiting", &S::waiting)
@@ -314,6 +384,8 @@ void bind_options(nb::module_& m) {
       .def_ro("pages", &S::pages)
       .def_ro("pages_used", &S::pages_used)
       .def_ro("requests", &S::requests)
+      .def_ro("finished_stop", &S::finished_stop)
+      .def_ro("finished_length", &S::finished_length)
       .def_ro("cancelled", &S::cancelled)
       .def_ro("failed", &S::failed)
       .def_ro("refused", &S::refused)
@@ -325,13 +397,17 @@ void bind_options(nb::module_& m) {
       .def_ro("drafted_tokens", &S::drafted_tokens)
       .def_ro("accepted_tokens", &S::accepted_tokens)
       .def_ro("steps", &S::steps)
-      .def_ro("preemptions", &S::preemptions);
+      .def_ro("preemptions", &S::preemptions)
+      .def_ro("step_ms", &S::step_ms, "In all steps together.")
+      .def_ro("plan_ms", &S::plan_ms, "Of these, in the scheduler.")
+      .def_ro("since_step_ms", &S::since_step_ms, "Since the last step ended while there was work; 0 when idle.");
 }
 
 }  // namespace
 
 void bind_engine(nb::module_& m) {
   bind_sampling(m);
+  bind_structured_output(m);
   bind_request(m);
   bind_results(m);
   bind_options(m);
@@ -377,7 +453,10 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("config", &Engine::config, nb::rv_policy::reference_internal)
       .def_prop_ro("max_model_len", &Engine::max_model_len)
       .def_prop_ro("kernels", &Engine::kernels)
-      .def_prop_ro("dtype", &Engine::dtype, "\"f32\" or \"bf16\".")
+      .def_prop_ro("dtype", &Engine::dtype, "\"f32\", \"bf16\", \"int8\", \"q8\" or \"q4\".")
+      .def_prop_ro("kv_cache_dtype", &Engine::kv_cache_dtype, "\"f32\", \"bf16\" or \"q8\".")
+      .def_prop_ro("skips_special_tokens", &Engine::skips_special_tokens,
+                   "Whether texts leave special tokens out when a request does not say.")
       .def_prop_ro("stats", &Engine::stats)
       .def_prop_ro("nonfinite", &Engine::nonfinite);
 }

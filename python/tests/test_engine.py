@@ -1,6 +1,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -53,6 +54,52 @@ def test_a_refused_request_raises(engine):
         idefics.Request([{"role": "user", "content": [{"type": "image", "image": 7}]}])
     with pytest.raises(idefics.Error, match='"video"'):
         idefics.Request([{"role": "user", "content": [{"type": "video"}]}])
+
+
+def test_structured_answers_are_what_was_asked_for(engine):
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"enum": ["red", "blue"]}, "count": {"type": "integer", "minimum": 0, "maximum": 12}},
+        "required": ["colour", "count"],
+        "additionalProperties": False,
+    }
+
+    def text(output):
+        request = ask("06.png", "Describe the image.", structured_output=output)
+        request.sampling = idefics.SamplingParams(temperature=1.5, seed=3, max_tokens=80)
+        return engine.generate(request).text
+
+    make = idefics.StructuredOutput
+    for output in (make.json_schema(schema), make.json_schema(json.dumps(schema))):
+        value = json.loads(text(output))
+        assert value["colour"] in ("red", "blue") and 0 <= value["count"] <= 12 and len(value) == 2
+    assert text(make.choice(["red circle", "blue"])) in ("red circle", "blue")
+    assert re.fullmatch("[0-9]{3}-[a-f]{2}", text(make.regex("[0-9]{3}-[a-f]{2}")))
+    assert text(make.grammar('root ::= "a" "b"{2} ("c" | "d")')) in ("abbc", "abbd")
+    assert text(make.json_object()).lstrip().startswith("{")  # cut at 80 tokens
+    assert make.choice(["a"]).kind == "choice" and make.choice(["a"]).choices == ["a"]
+    assert make.json_schema(schema).text == json.dumps(schema)
+    with pytest.raises(idefics.Error) as raised:
+        text(make.json_schema({"type": "nonsense"}))
+    assert raised.value.code == "schema_invalid"
+    with pytest.raises(TypeError):
+        make.json_schema({1, 2})
+
+
+def test_log_probabilities_choices_and_salts(engine):
+    request = ask("06.png", "How many shapes are there?", logprobs=2, prompt_logprobs=1, n=2)
+    answer = engine.generate(request)
+    assert len(answer.choices) == 2
+    assert [token.id for token in answer.choices[1].tokens] == answer.choices[1].token_ids
+    assert len(answer.prompt_logprobs) == len(answer.prompt_token_ids)
+    assert len(answer.prompt_logprobs[1].top) == 1 and answer.prompt_logprobs[1].logprob <= 0
+    assert all(len(token.top) == 2 for token in answer.choices[0].tokens)
+    long = idefics.Request(token_ids=[5, 6, 7, 8] * 60, cache_salt="one")
+    long.sampling = idefics.SamplingParams(max_tokens=1)
+    engine.generate(long)
+    assert engine.generate(long).usage.cached_tokens > 0
+    long.cache_salt = "two"
+    assert engine.generate(long).usage.cached_tokens == 0
 
 
 def test_many_streams_at_once_on_asyncio(engine):

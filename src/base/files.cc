@@ -126,7 +126,7 @@ MappedFile::MappedFile(const std::filesystem::path& path, ErrorCode code) {
   size_ = static_cast<size_t>(info.st_size);
   if (size_ == 0) return;
   void* data = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd.get(), 0);
-  if (data == MAP_FAILED) fail_errno(path, "map", code);
+  if (data == MAP_FAILED) fail_errno(path, "map", errno == ENOMEM ? ErrorCode::kOutOfMemory : code);
   data_ = static_cast<const std::byte*>(data);
 }
 

@@ -26,6 +26,7 @@ void write_file(const std::filesystem::path& path, std::string_view bytes);
 // A file mapped read-only. Moves, does not copy; unmaps at its end.
 class MappedFile {
  public:
+  // Error: `code`, but kOutOfMemory when this process may have no more address space.
   explicit MappedFile(const std::filesystem::path& path, ErrorCode code = ErrorCode::kIo);
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;

@@ -1,6 +1,7 @@
 #include "base/files.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -58,6 +59,25 @@ TEST_F(Files, a_map_shows_the_bytes_and_an_empty_file_maps_to_nothing) {
 std::string read_stream(const char* path) {
   std::ifstream file(path);
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+TEST_F(Files, a_map_for_which_there_is_no_address_space_is_out_of_memory) {
+  write_file(folder_ / "x", "");
+  fs::resize_file(folder_ / "x", uint64_t{1} << 36);  // no byte of which is on the disk
+  rlim_t used = 0;                                    // pages
+  std::ifstream("/proc/self/statm") >> used;
+  rlimit before{};
+  getrlimit(RLIMIT_AS, &before);
+  const rlimit tight{used * static_cast<rlim_t>(::getpagesize()) + (rlim_t{1} << 30), before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &tight), 0);
+  try {
+    const MappedFile map(folder_ / "x", ErrorCode::kBadModel);
+    ADD_FAILURE() << "it was mapped";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kOutOfMemory);
+    EXPECT_NE(std::string_view(error.what()).find("cannot map"), std::string_view::npos);
+  }
+  setrlimit(RLIMIT_AS, &before);
 }
 
 // Pages of this process that a map of `path` occupies, in kB.

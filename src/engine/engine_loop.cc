@@ -37,6 +37,14 @@ grammar::TokenConstraint make_constraint(const Job& job, size_t vocab_size) {
 // A constrained text that can only end is at its end.
 bool is_whole(const ActiveSequence& sequence) { return sequence.constraint && sequence.constraint->must_stop(); }
 
+// Features that are no numbers would be found again by every request with this picture.
+void check_features(std::span<const float> features, const TileSpan& span) {
+  const auto finite = [](float x) { return std::isfinite(x); };
+  if (std::ranges::all_of(features, finite)) return;
+  throw Error(ErrorCode::kNumeric,
+              fmt::format("picture {}, tile {}: the vision tower computed NaN or Inf", span.image + 1, span.tile + 1));
+}
+
 }  // namespace
 
 bool writes_special_tokens(const Processor& processor) {
@@ -440,7 +448,11 @@ void EngineLoop::encode_tiles(const StepPlan& plan) {
     try {
       const TileSpan& span = job.prompt.tiles[static_cast<size_t>(tile.tile)];
       const PromptImage& image = job.prompt.images[static_cast<size_t>(span.image)];
-      runner_.encode(tile.key, job.pictures.tile(processor_, &pool_, image, span.image, span.tile));
+      const auto rgb = job.pictures.tile(processor_, &pool_, image, span.image, span.tile);
+      runner_.encode(tile.key, rgb, [&](std::span<float> features) {
+        if (hooks.after_tile) hooks.after_tile(job.id, tile.tile, features);
+        check_features(features, span);
+      });
       outcome_.encoded.push_back(tile.key);
       ++stats_.tiles_encoded;
       job.timings.vision_ms += clock.ms();

@@ -18,6 +18,7 @@ namespace idefics {
 struct EngineHooks {
   std::function<void(int64_t step)> before_rows;  // may throw
   std::function<void(RequestId, int choice, int token, std::span<float> logits)> after_logits;
+  std::function<void(RequestId, int tile, std::span<float> features)> after_tile;
 };
 
 // Owns everything about a request from post() to its end. A step is: plan, copies of pages, rows, tokens and events,

@@ -508,6 +508,31 @@ TEST(Serving, nan_fails_its_own_request_and_no_other) {
   }
 }
 
+TEST(Serving, features_that_are_no_numbers_fail_their_request_and_are_not_kept) {
+  const std::vector<Request> requests = all_kinds();
+  const std::vector<Outcome> want = alone(requests);
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    Engine engine = Engine::load(kModel);
+    engine.parts().loop.hooks.after_tile = [&](RequestId id, int tile, std::span<float> features) {
+      if (id == 1 && tile == 2) features.back() = bad;
+    };
+    std::vector<EventStream> streams;
+    for (const Request& request : requests) streams.push_back(engine.submit(request));  // [2] has the same picture
+    for (size_t i = 0; i < streams.size(); ++i) {
+      const Ended ended = read_to_end(streams[i]);
+      if (i == 0) {
+        ASSERT_TRUE(ended.error);
+        EXPECT_EQ(ended.error->code(), ErrorCode::kNumeric);
+        EXPECT_STREQ(ended.error->what(), "picture 1, tile 3: the vision tower computed NaN or Inf");
+      } else {
+        ASSERT_FALSE(ended.error) << ended.error->what();
+        EXPECT_EQ(ended.outcome, want[i]) << "request " << i;
+      }
+    }
+    EXPECT_EQ(outcome_of(engine.generate(requests[0])), want[0]) << "nothing of it is left";
+  }
+}
+
 TEST(Serving, a_step_that_fails_once_is_run_again) {
   const std::vector<Request> requests = all_kinds();
   const std::vector<Outcome> want = alone(requests);

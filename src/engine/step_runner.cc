@@ -121,11 +121,18 @@ Matrix<float> StepRunner::logits(std::span<const int32_t> rows) {
   return logits;
 }
 
-void StepRunner::encode(const TileKey& key, std::span<const uint8_t> rgb) {
+void StepRunner::encode(const TileKey& key, std::span<const uint8_t> rgb,
+                        const std::function<void(std::span<float> features)>& check) {
   const Idefics3Config& config = network_.config();
   const std::span<float> features = vision_.add_pinned(key);
-  network_.encode(exec(), {rgb, pixel_table_},
-                  Matrix<float>(features.data(), config.image_seq_len(), config.text_config.hidden_size));
+  try {
+    network_.encode(exec(), {rgb, pixel_table_},
+                    Matrix<float>(features.data(), config.image_seq_len(), config.text_config.hidden_size));
+    check(features);
+  } catch (...) {
+    vision_.drop(key);
+    throw;
+  }
 }
 
 }  // namespace idefics

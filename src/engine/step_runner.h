@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -42,9 +43,10 @@ class StepRunner {
   // Logits of rows of the last run_rows, at most max_logit_rows; [rows, V], which may be changed. They stay until the
   // next call.
   Matrix<float> logits(std::span<const int32_t> rows);
-  // A tile into the cache of features, pinned.
+  // A tile into the cache of features, pinned; not when `check`, which sees the features, throws.
   //   rgb  [side, side, 3]
-  void encode(const TileKey& key, std::span<const uint8_t> rgb);
+  void encode(const TileKey& key, std::span<const uint8_t> rgb,
+              const std::function<void(std::span<float> features)>& check);
 
   VisionCache& vision() { return vision_; }
   size_t kv_bytes() const { return cache_.bytes(); }
