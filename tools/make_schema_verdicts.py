@@ -52,7 +52,7 @@ def is_valid(schema, text):
         value = json.loads(text)
     except ValueError:
         return False
-    return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).is_valid(value)
+    return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER).is_valid(value)
 
 
 class Bytes:

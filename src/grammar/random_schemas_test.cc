@@ -155,7 +155,13 @@ class Validator {
     };
     return x >= bound("minimum", -INFINITY) && x <= bound("maximum", INFINITY) &&
            x > bound("exclusiveMinimum", -INFINITY) && x < bound("exclusiveMaximum", INFINITY) &&
-           (!s.contains("multipleOf") || v.as_int64() % s.at("multipleOf").to_number<int64_t>() == 0);
+           (!s.contains("multipleOf") || is_multiple(v, s.at("multipleOf").to_number<int64_t>()));
+  }
+
+  // 12.0 is a whole number as well, as another branch of anyOf may write it.
+  static bool is_multiple(const json::value& v, int64_t step) {
+    if (const int64_t* whole = v.if_int64()) return *whole % step == 0;
+    return std::fmod(v.to_number<double>(), static_cast<double>(step)) == 0;
   }
 
   static bool string_fits(const json::object& s, const json::value& v) {
