@@ -307,7 +307,9 @@ TEST(Load, ten_times_more_than_it_can_do_leaves_it_doing_what_it_can) {
   load::LoadOptions options;
   options.url = server.url();
   options.prompt = "Hi";
-  options.max_tokens = 100;
+  // Long answers, so that computing is the work, and not the connections of thousands of clients a second, which on few
+  // CPUs the generator itself takes from the server.
+  options.max_tokens = count_of(100, 800);
   options.ignore_eos = true;
   options.concurrency = 32;
   options.num_requests = INT64_MAX;
@@ -329,11 +331,14 @@ TEST(Load, ten_times_more_than_it_can_do_leaves_it_doing_what_it_can) {
       flood.duration_s, flood.requests, flood.completed, flood.refused, flood.failed, good, 100 * good / most));
   say(fmt::format("a refusal took {:.1f} ms (median), {:.1f} ms (p99), {:.1f} ms at most", flood.refusal.p50,
                   flood.refusal.p99, flood.refusal.max));
+  say(fmt::format("of it the generator's own delay: {:.1f} ms (median), {:.1f} ms (p99)", flood.late.p50,
+                  flood.late.p99));
   EXPECT_EQ(flood.failed, 0) << json::serialize(load::load_json(flood));
   EXPECT_GT(flood.refused, flood.completed);
   EXPECT_GE(good, (full() ? 0.9 : 0.5) * most);
   if (full()) {
-    EXPECT_LE(flood.refusal.p99, 50);
+    // Times count from when a request was meant to begin; what the generator was late is not the server's.
+    EXPECT_LE(flood.refusal.p99, 50 + flood.late.p99);
   }
   EXPECT_TRUE(soon([&] { return nothing_runs(server); }, 5));
   EXPECT_EQ(TestClient(server.port()).ask(post("/v1/chat/completions", text_body(2))).status, 200);
@@ -342,6 +347,7 @@ TEST(Load, ten_times_more_than_it_can_do_leaves_it_doing_what_it_can) {
   EXPECT_LE(seconds_since(end), 5);
   EXPECT_LE(grown, 10 * 1024);
   const Canary canary(server);
+  sleep_ms(200);
 }
 
 // ---- Clients that vanish
