@@ -33,9 +33,13 @@ def fields(struct):
     return names
 
 
+# A function that a thread of the engine calls, without Python's lock: for C++ alone.
+ONLY_IN_CPP = {"picture_decoder"}
+
+
 def test_the_headers_are_read():
     assert fields("EngineOptions")[:3] == ["dtype", "kv_cache_dtype", "num_threads"]
-    assert len(fields("EngineOptions")) == 14
+    assert len(fields("EngineOptions")) == 15
     assert {"waiting", "running", "since_step_ms", "finished_length"} <= set(fields("EngineStats"))
     assert "structured_output" in fields("Request") and "logit_bias" in fields("SamplingParams")
 
@@ -46,7 +50,8 @@ def test_the_headers_are_read():
     + ["Choice", "Answer", "Event", "EngineStats"],
 )
 def test_every_field_is_there(struct):
-    missing = [name for name in fields(struct) if not hasattr(getattr(idefics, struct), name)]
+    wanted = set(fields(struct)) - ONLY_IN_CPP
+    missing = [name for name in wanted if not hasattr(getattr(idefics, struct), name)]
     assert not missing
 
 
@@ -84,7 +89,7 @@ OPTIONS = {
 
 
 def test_every_option_is_an_argument_of_the_engine():
-    assert set(OPTIONS) == set(fields("EngineOptions"))
+    assert set(OPTIONS) == set(fields("EngineOptions")) - ONLY_IN_CPP
     engine = idefics.Engine(CARDS, **OPTIONS)
     assert (engine.dtype, engine.kv_cache_dtype, engine.max_model_len) == ("q8", "q8", 1024)
     with pytest.raises(idefics.Error, match='kv_cache_dtype is "int4", wanted auto, float32, bfloat16, q8'):
