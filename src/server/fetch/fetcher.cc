@@ -179,7 +179,10 @@ std::shared_ptr<Fetcher::Batch> Fetcher::start(std::vector<Url> urls, std::funct
   batch->done = std::move(done);
   {
     const std::lock_guard lock(mutex_);
-    std::erase_if(batches_, [](const auto& weak) { return weak.expired(); });
+    std::erase_if(batches_, [](const auto& weak) {
+      const std::shared_ptr<Batch> other = weak.lock();
+      return !other || other->left == 0;  // its thread may hold it for a moment longer
+    });
     if (batches_.size() >= options_.max_batches) return nullptr;
     batches_.push_back(batch);
     for (size_t i = 0; i < batch->urls.size(); ++i) tasks_.push_back({batch, i});
