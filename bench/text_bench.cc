@@ -2,9 +2,9 @@
 //
 //   IDEFICS_BENCH_MODEL=folder text_bench [--benchmark_filter=…]        IDEFICS_KERNELS chooses the level
 //
-// Arguments: threads, sequences, rows of each, tokens that each has in the cache already. Reported: tokens per second,
-// the bytes of weights, keys and values that a step must read, and how fast as many threads read plain memory, which is
-// the bound of decoding.
+// Arguments: threads, sequences, rows of each, tokens that each has in the cache already, and how the cache keeps them
+// (0 f32, 1 bf16, 2 q8). Reported: tokens per second, the bytes of weights, keys and values that a step must read, and
+// how fast as many threads read plain memory, which is the bound of decoding.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -51,7 +51,7 @@ double read_speed(ThreadPool& pool) {
 // Sequences of equal length over pages of their own.
 class Batch {
  public:
-  Batch(const char* folder, int threads, int sequences, int rows, int context)
+  Batch(const char* folder, int threads, int sequences, int rows, int context, KvType kv)
       : pool_(threads),
         checkpoint_(Checkpoint::open(folder)),
         config_(make_config(folder)),
@@ -59,7 +59,7 @@ class Batch {
         rows_(sequences * rows),
         num_pages_((context + rows + config_.get_kv_params().page_size - 1) / config_.get_kv_params().page_size),
         arena_(Network::scratch_bytes(config_, Element::kBf16, rows_, sequences * num_pages_, sequences), "scratch"),
-        cache_(Network::kv_shape(config_, Element::kBf16), sequences * num_pages_),
+        cache_(Network::kv_shape(config_, kv), sequences * num_pages_),
         x_(static_cast<size_t>(rows_) * static_cast<size_t>(config_.text_config.hidden_size)),
         logits_(static_cast<size_t>(sequences) * static_cast<size_t>(config_.text_config.vocab_size)) {
     pages_.resize(static_cast<size_t>(sequences) * static_cast<size_t>(num_pages_));
@@ -135,7 +135,8 @@ void BM_Step(benchmark::State& state) {
   if (folder == nullptr) return state.SkipWithError("IDEFICS_BENCH_MODEL names no model folder");
   try {
     Batch batch(folder, static_cast<int>(state.range(0)), static_cast<int>(state.range(1)),
-                static_cast<int>(state.range(2)), static_cast<int>(state.range(3)));
+                static_cast<int>(state.range(2)), static_cast<int>(state.range(3)),
+                static_cast<KvType>(state.range(4)));
     const double plain = read_speed(batch.pool());
     batch.step();
     for (auto _ : state) batch.step();
@@ -149,10 +150,11 @@ void BM_Step(benchmark::State& state) {
   }
 }
 BENCHMARK(BM_Step)
-    ->ArgNames({"threads", "sequences", "rows", "context"})
-    ->ArgsProduct({{1, 2}, {1}, {1}, {64, 940}})
-    ->ArgsProduct({{2}, {2, 4, 8, 16}, {1}, {200}})
-    ->ArgsProduct({{1, 2}, {1}, {512}, {0}})
+    ->ArgNames({"threads", "sequences", "rows", "context", "kv"})
+    ->ArgsProduct({{1, 2}, {1}, {1}, {64, 940}, {1}})
+    ->ArgsProduct({{2}, {1}, {1}, {6000}, {0, 1, 2}})
+    ->ArgsProduct({{2}, {2, 4, 8, 16}, {1}, {200}, {1}})
+    ->ArgsProduct({{1, 2}, {1}, {512}, {0}, {1}})
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
 
