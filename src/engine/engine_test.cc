@@ -121,6 +121,8 @@ TEST(Engine, lengths_stops_and_cancelling_end_an_answer) {
   request.sampling.min_tokens = 20;
   EXPECT_GE(engine.generate(request).token_ids().size(), 20u);
 
+  request.sampling.ignore_eos = true;
+  request.sampling.max_tokens = 1800;  // too long to be over before anybody asks
   int asked = 0;
   answer = engine.generate(request, {.cancelled = [&] { return ++asked > 8; }});
   EXPECT_EQ(answer.finish_reason(), FinishReason::kCancelled);

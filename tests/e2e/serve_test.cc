@@ -426,6 +426,13 @@ TEST(Serve, each_line_of_a_json_log_is_an_object_with_the_documented_fields) {
   http::TestClient(server.port()).ask(post("/v1/completions", R"({"prompt":"a","max_tokens":"\"\n"})"));
   http::TestClient(server.port()).ask("GET /\x1b[31m\xff\"\\ HTTP/1.1\r\nHost: localhost\r\nx-request-id: 12\r\n\r\n");
   http::TestClient(server.port()).ask("NONSENSE\r\n\r\n");
+  const auto requests = [&server] {
+    const std::string log = server.log();
+    int count = 0;
+    for (size_t at = 0; (at = log.find(R"("event":"request")", at)) != std::string::npos; ++at) ++count;
+    return count;
+  };
+  for (int i = 0; i < 500 && requests() < 4; ++i) sleep_ms(10);  // a line is written behind its response
   server.signal(SIGTERM);
   EXPECT_EQ(server.wait(10'000), 0);
   std::map<std::string, int> events;
