@@ -512,6 +512,9 @@ TEST(Serving, features_that_are_no_numbers_fail_their_request_and_are_not_kept) 
   const std::vector<Request> requests = all_kinds();
   const std::vector<Outcome> want = alone(requests);
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    // libstdc++ counts the owners of a message where the thread sanitizer does not see it: the text is read when the
+    // engine's threads are gone.
+    std::optional<Error> error;
     Engine engine = Engine::load(kModel);
     engine.parts().loop.hooks.after_tile = [&](RequestId id, int tile, std::span<float> features) {
       if (id == 1 && tile == 2) features.back() = bad;
@@ -523,13 +526,15 @@ TEST(Serving, features_that_are_no_numbers_fail_their_request_and_are_not_kept) 
       if (i == 0) {
         ASSERT_TRUE(ended.error);
         EXPECT_EQ(ended.error->code(), ErrorCode::kNumeric);
-        EXPECT_STREQ(ended.error->what(), "picture 1, tile 3: the vision tower computed NaN or Inf");
+        error = ended.error;
       } else {
         ASSERT_FALSE(ended.error) << ended.error->what();
         EXPECT_EQ(ended.outcome, want[i]) << "request " << i;
       }
     }
     EXPECT_EQ(outcome_of(engine.generate(requests[0])), want[0]) << "nothing of it is left";
+    { const Engine gone = std::move(engine); }
+    EXPECT_STREQ(error->what(), "picture 1, tile 3: the vision tower computed NaN or Inf");
   }
 }
 
