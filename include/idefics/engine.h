@@ -22,11 +22,11 @@ enum class ComputeType {
   kAuto,  // bf16 when the checkpoint stores bf16, else f32: never fewer bits than the file has
   kF32,
   kBf16,  // weights, matrix inputs and (KvCacheType) the KV cache in bfloat16; every sum in float32
-  // As kBf16, but with the weights of all layers and of the connector in (and those of the head as in kQ8)
-  kInt8,  // 8 bits, a scale for each output; inputs of products are rounded to 8 bits too, 64 of a token sharing a
-          // scale
-  kQ8,    // 8 bits, 32 weights sharing a scale
-  kQ4,    // 4 bits, 32 weights sharing a scale and an offset
+  // As kBf16, but with the weights of the layers in fewer bits (and those of the head as in kQ8)
+  kInt8,  // both towers and the connector: 8 bits, a scale for each output; inputs of products are rounded to 8 bits
+          // too, 64 of a token sharing a scale
+  kQ8,    // the text tower: 8 bits, 32 weights sharing a scale
+  kQ4,    // the text tower: 4 bits, 32 weights sharing a scale and an offset
 };
 
 // How keys and values are kept. Whatever the weights are.

@@ -350,8 +350,8 @@ void bind_options(nb::module_& m) {
       .value("FLOAT32", ComputeType::kF32)
       .value("BFLOAT16", ComputeType::kBf16)
       .value("INT8", ComputeType::kInt8, "Weights in 8 bits, and so the inputs of products.")
-      .value("Q8", ComputeType::kQ8, "8 bits, 32 weights sharing a scale.")
-      .value("Q4", ComputeType::kQ4, "4 bits, 32 weights sharing a scale and an offset.");
+      .value("Q8", ComputeType::kQ8, "The text tower in 8 bits, 32 weights sharing a scale.")
+      .value("Q4", ComputeType::kQ4, "The text tower in 4 bits, 32 weights sharing a scale and an offset.");
   nb::enum_<KvCacheType>(m, "KvCacheType",
                          "How keys and values are kept. AUTO: float32 beside float32 weights, else bfloat16.")
       .value("AUTO", KvCacheType::kAuto)

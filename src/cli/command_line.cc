@@ -191,26 +191,26 @@ void Verb::texts(const std::string& names, const std::string& what, const std::s
   readers_.push_back([this, option, &values] { values = given(option).values; });
 }
 
-void Verb::whole(const std::string& names, const std::string& help, int min, int max, std::optional<int>& value) {
-  CLI::Option* option = add(names, "N", help, Kind::kWhole);
-  readers_.push_back([this, option, min, max, &value] {
+void Verb::number(const std::string& names, const std::string& help, Kind kind, const Range& range,
+                  std::optional<int>& value) {
+  CLI::Option* option = add(names, "N", help, kind);
+  readers_.push_back([this, option, range, &value] {
     const Given words = given(option);
     if (words.empty()) return;
-    const std::optional<int64_t> n = parse_whole(words.last());
-    if (!n || *n < min || *n > max) words.refuse(fmt::format("a whole number from {} to {}", min, max));
+    const std::optional<int64_t> n = range.parse(words.last());
+    if (!n || *n < range.min || *n > range.max) words.refuse(range.wanted);
     value = static_cast<int>(*n);
   });
 }
 
+void Verb::whole(const std::string& names, const std::string& help, int min, int max, std::optional<int>& value) {
+  const std::string wanted = fmt::format("a whole number from {} to {}", min, max);
+  number(names, help, Kind::kWhole, {parse_whole, min, max, wanted}, value);
+}
+
 void Verb::length(const std::string& names, const std::string& help, int min, int max, std::optional<int>& value) {
-  CLI::Option* option = add(names, "N", help, Kind::kLength);
-  readers_.push_back([this, option, min, max, &value] {
-    const Given words = given(option);
-    if (words.empty()) return;
-    const std::optional<int64_t> n = parse_length(words.last());
-    if (!n || *n < min || *n > max) words.refuse(fmt::format("a number from {} to {}, or the like of 4k", min, max));
-    value = static_cast<int>(*n);
-  });
+  const std::string wanted = fmt::format("a number from {} to {}, or the like of 4k", min, max);
+  number(names, help, Kind::kLength, {parse_length, min, max, wanted}, value);
 }
 
 void Verb::bytes(const std::string& names, const std::string& help, std::optional<int64_t>& value) {

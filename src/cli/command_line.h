@@ -79,9 +79,16 @@ class Verb {
     const std::string& last() const { return values.back(); }
     [[noreturn]] void refuse(std::string_view wanted) const;
   };
+  struct Range {
+    std::optional<int64_t> (*parse)(std::string_view text);
+    int min, max;
+    std::string wanted;  // for the complaint
+  };
 
   CLI::Option* add(const std::string& names, const std::string& what, const std::string& help, Kind kind);
   CLI::Option* add_argument(const std::string& name, const std::string& help, bool required);
+  void number(const std::string& names, const std::string& help, Kind kind, const Range& range,
+              std::optional<int>& value);
   Given given(const CLI::Option* option) const;
   void read_config();
   void take(const Setting& setting, const std::string& path);

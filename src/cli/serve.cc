@@ -45,17 +45,25 @@ struct Serve {
 
 [[noreturn]] void refuse(const std::string& message) { throw Error(ErrorCode::kUsage, message); }
 
+// The parts of a text between separators, without the blanks around them.
+std::vector<std::string> parts_of(std::string_view text, char separator) {
+  std::vector<std::string> parts;
+  for (size_t start = 0; start <= text.size();) {
+    const size_t end = std::min(text.find(separator, start), text.size());
+    parts.emplace_back(http::trimmed(text.substr(start, end - start)));
+    start = end + 1;
+  }
+  return parts;
+}
+
 std::vector<std::string> read_keys(const Serve& options) {
   std::vector<std::string> keys = options.api_keys;
   if (options.api_key_file) {
     require_own_file(*options.api_key_file, "keys", false);
     const std::string text = read_file(*options.api_key_file, uint64_t{1} << 20);
-    for (size_t start = 0; start < text.size();) {
-      const size_t end = std::min(text.find('\n', start), text.size());
-      keys.emplace_back(http::trimmed(std::string_view(text).substr(start, end - start)));
-      if (keys.back().ends_with('\r')) keys.back().pop_back();
-      if (keys.back().empty()) keys.pop_back();
-      start = end + 1;
+    for (std::string& key : parts_of(text, '\n')) {
+      if (key.ends_with('\r')) key.pop_back();
+      if (!key.empty()) keys.push_back(std::move(key));
     }
     if (keys.empty()) refuse(fmt::format("{}: holds no key, wanted one on each line", *options.api_key_file));
   }
@@ -84,11 +92,7 @@ std::filesystem::path media_folder(const Serve& options) {
 fetch::AllowedHosts media_hosts(const Serve& options) {
   fetch::AllowedHosts hosts;
   for (const std::string& list : options.media_domains) {
-    for (size_t start = 0; start <= list.size();) {
-      const size_t end = std::min(list.find(',', start), list.size());
-      hosts.add(http::trimmed(std::string_view(list).substr(start, end - start)));
-      start = end + 1;
-    }
+    for (const std::string& host : parts_of(list, ',')) hosts.add(host);
   }
   return hosts;
 }

@@ -305,8 +305,8 @@ struct Attention {
   // scaled before it is known to be the highest; a scale of zero becomes a sign of zero.
   float factor, sign;
   Group groups[kGroups];
-  alignas(
-      64) uint16_t values[kBlock * kMaxHead];    // a V block without the values that rows must not see; of q8: as bf16
+  // A V block without the values that rows must not see; of q8 all of it, as bf16.
+  alignas(64) uint16_t values[kBlock * kMaxHead];
   alignas(64) uint16_t keys[kBlock * kMaxHead];  // a K block of q8 as bf16
 };
 

@@ -22,7 +22,7 @@ struct Shared {
   Handler& handler;
   const Limits limits;
   std::atomic<int> num_connections = 0;
-  std::atomic<bool> closing = false;  // every answer is the last of its connection
+  std::atomic<bool> closing = false;   // every answer is the last of its connection
   std::atomic<size_t> body_bytes = 0;  // of all bodies that have come and were not looked at yet
 
   void enter();
