@@ -193,7 +193,8 @@ struct Observer {
   std::function<bool()> cancelled = {};                   // asked at every event, and at least every 20 ms
 };
 
-// Numbers since the engine was loaded, for metrics. Counters only grow.
+// Numbers since the engine was loaded, for metrics. Counters only grow. They are those of whole steps: published at the
+// end of each, a moment behind its events.
 struct EngineStats {
   int waiting = 0, running = 0;  // requests not yet through preparation or admission; sequences in steps
   int64_t pages = 0, pages_used = 0;
