@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/large_bytes.h"
 #include "decoder/worker_process.h"
 
 namespace idefics::decoder {
@@ -27,7 +28,7 @@ Image read_picture(WorkerProcess& worker, const Reply& reply) {
   if (!side_fits(reply.width) || !side_fits(reply.height)) throw Liar();
   const uint64_t pixels = static_cast<uint64_t>(reply.width) * static_cast<uint64_t>(reply.height);
   if (pixels > kLimits.max_pixels) throw Liar();
-  Image image{reply.width, reply.height, std::vector<uint8_t>(3 * pixels)};
+  Image image{reply.width, reply.height, large_bytes(3 * pixels)};
   if (!worker.read_pixels(image.rgb)) throw Liar();
   return image;
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/sha256.h"
 #include "engine/engine_parts.h"
 #include "engine/event_stream.h"
 #include "engine/failures.h"
@@ -52,10 +53,14 @@ std::string_view finish_reason_name(FinishReason reason) {
   return "";
 }
 
-// The tokenizer, a tenth of the work, is parsed while the weights are packed.
+// The tokenizer, a tenth of the work, is parsed while the weights are packed; and the library of digests, which reads
+// its settings at its first use, is made ready for the first picture.
 Engine::Parts::Parts(const std::filesystem::path& folder, const EngineOptions& wanted)
     : Parts(folder, complete_options(wanted),
-            std::async(std::launch::async, Processor::load, folder, wanted.picture_decoder)) {}
+            std::async(std::launch::async, [folder, decoder = wanted.picture_decoder] {
+              Sha256().digest();
+              return Processor::load(folder, decoder);
+            })) {}
 
 Engine::Parts::Parts(const std::filesystem::path& folder, const EngineOptions& wanted, std::future<Processor> reading)
     : options(wanted),

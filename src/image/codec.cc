@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 
+#include "base/large_bytes.h"
 #include "image/formats.h"
 
 namespace idefics {
@@ -67,7 +68,7 @@ void check_size(std::string_view format, int64_t width, int64_t height, const Im
 }
 
 Image new_image(int width, int height) {
-  return {width, height, std::vector<uint8_t>(size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height))};
+  return {width, height, large_bytes(size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height))};
 }
 
 void cmyk_to_rgb(const uint8_t* cmyk, uint8_t* rgb) {

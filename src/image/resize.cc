@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "base/check.h"
+#include "base/large_bytes.h"
 #include "image/resize_pass.h"
 
 namespace idefics {
@@ -153,7 +154,7 @@ void add_resize(RowPasses& passes, int in_width, int in_height, int width, int h
 Image resize(const Image& image, int width, int height, Resample filter, ThreadPool* pool) {
   RowPasses passes;
   add_resize(passes, image.width, image.height, width, height, filter);
-  Image out{width, height, std::vector<uint8_t>(size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height))};
+  Image out{width, height, large_bytes(size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height))};
   const size_t row_bytes = size_t{3} * static_cast<size_t>(width);
   compute_rows({[&](int) { return stored_rows(image.rgb.data(), image.width); }, image.width, image.height, passes},
                pool, [&](int y, const uint8_t* row) {

@@ -1,18 +1,10 @@
-// The two passes, twice: with SSE2, which every x86-64 has, and in plain C++ for other processors and for tails.
-//
-// SSE2 multiplies 16-bit numbers, two products to a 32-bit sum at once (pmaddwd). A weight of up to 28 bits is
-// therefore cut into hi * 2^12 + lo, 0 <= lo < 2^12, and each half is summed on its own: sum = (sum_hi << 12) + sum_lo,
-// exact modulo 2^32, and so exact, since the whole sum fits 32 bits. With 32-bit multiplications, which SSE2 has to
-// build from pieces, both passes took two to three times as long.
+// The two passes, by the loops of resize_loops.h where the processor has any, and in plain C++ for other processors and
+// for tails.
 #include "image/resize_pass.h"
 
 #include <algorithm>
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-
-#include <cstring>
-#endif
+#include "image/resize_loops.h"
 
 namespace idefics {
 namespace {
@@ -37,13 +29,6 @@ void weigh_columns(const int32_t* weights, int count, const uint8_t* const* in, 
   }
 }
 
-#if defined(__SSE2__)
-
-// Two neighbouring weights as the factors of pmaddwd.
-struct WeightPair {
-  int32_t hi, lo;  // each two 16-bit numbers, the first weight in the lower half
-};
-
 WeightPair make_pair(int32_t first, int32_t second) {
   const auto join = [](int32_t a, int32_t b) {
     return static_cast<int32_t>((static_cast<uint32_t>(a) & 0xFFFF) | static_cast<uint32_t>(b) << 16);
@@ -51,40 +36,10 @@ WeightPair make_pair(int32_t first, int32_t second) {
   return {join(first >> 12, second >> 12), join(first & 0xFFF, second & 0xFFF)};
 }
 
-__m128i finish(__m128i hi, __m128i lo) {
-  const __m128i sum = _mm_add_epi32(_mm_add_epi32(_mm_slli_epi32(hi, 12), lo), _mm_set1_epi32(kHalf));
-  return _mm_srai_epi32(sum, kWeightBits);
-}
-
-__m128i load16(const uint8_t* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); }
-
-// Sixteen columns, from `start` on, of one output row. The odd input row is paired with itself, its second weight 0.
-void weigh_16_columns(const WeightPair* pairs, int count, const uint8_t* const* in, size_t start, uint8_t* out) {
-  const __m128i zero = _mm_setzero_si128();
-  __m128i hi[4] = {zero, zero, zero, zero}, lo[4] = {zero, zero, zero, zero};
-  for (int i = 0; i < count; i += 2, ++pairs) {
-    const __m128i a = load16(in[i] + start), b = load16(in[i + 1 < count ? i + 1 : i] + start);
-    const __m128i left = _mm_unpacklo_epi8(a, b), right = _mm_unpackhi_epi8(a, b);
-    const __m128i values[4] = {_mm_unpacklo_epi8(left, zero), _mm_unpackhi_epi8(left, zero),
-                               _mm_unpacklo_epi8(right, zero), _mm_unpackhi_epi8(right, zero)};
-    const __m128i weight_hi = _mm_set1_epi32(pairs->hi), weight_lo = _mm_set1_epi32(pairs->lo);
-    for (int j = 0; j < 4; ++j) {
-      hi[j] = _mm_add_epi32(hi[j], _mm_madd_epi16(values[j], weight_hi));
-      lo[j] = _mm_add_epi32(lo[j], _mm_madd_epi16(values[j], weight_lo));
-    }
-  }
-  const __m128i left = _mm_packs_epi32(finish(hi[0], lo[0]), finish(hi[1], lo[1]));
-  const __m128i right = _mm_packs_epi32(finish(hi[2], lo[2]), finish(hi[3], lo[3]));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out + start), _mm_packus_epi16(left, right));
-}
-
 // The weights of an axis for the horizontal pass: every window begins at an even pixel, so that the row can be laid out
 // in pairs of pixels once.
 struct PairedAxis {
-  struct Window {
-    int first_pair, num_pairs;
-  };
-  std::vector<Window> windows;
+  std::vector<PairWindow> windows;
   std::vector<WeightPair> pairs;  // one window's after the other's
 };
 
@@ -104,78 +59,34 @@ PairedAxis pair_up(const Axis& axis) {
   return paired;
 }
 
-// A row of RGB pixels as 16-bit numbers r0 r1 g0 g1 b0 b1 0 0, r2 r3 ...
-void lay_out_pairs(const uint8_t* row, int width, int16_t* pairs) {
-  for (int x = 0; x + 1 < width; x += 2, row += 6, pairs += 8) {
-    pairs[0] = row[0], pairs[1] = row[3];
-    pairs[2] = row[1], pairs[3] = row[4];
-    pairs[4] = row[2], pairs[5] = row[5];
-    pairs[6] = 0, pairs[7] = 0;
-  }
-  if (width % 2 != 0) {
-    for (int c = 0; c < 3; ++c) pairs[2 * c] = row[c], pairs[2 * c + 1] = 0;
-    pairs[6] = 0, pairs[7] = 0;
-  }
-}
-
-// kRows rows at once, which share the loads of the weights.
-template <int kRows>
-void weigh_pixels(const PairedAxis& axis, const int16_t* laid_out, size_t row_stride, uint8_t* const* out) {
-  const __m128i zero = _mm_setzero_si128();
-  const WeightPair* weight = axis.pairs.data();
-  size_t at = 0;
-  for (const auto& [first_pair, num_pairs] : axis.windows) {
-    __m128i hi[kRows], lo[kRows];
-    for (int r = 0; r < kRows; ++r) hi[r] = lo[r] = zero;
-    const int16_t* from = laid_out + size_t{8} * static_cast<size_t>(first_pair);
-    for (int p = 0; p < num_pairs; ++p, ++weight, from += 8) {
-      const __m128i weight_hi = _mm_set1_epi32(weight->hi), weight_lo = _mm_set1_epi32(weight->lo);
-      for (int r = 0; r < kRows; ++r) {
-        const __m128i values =
-            _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + static_cast<size_t>(r) * row_stride));
-        hi[r] = _mm_add_epi32(hi[r], _mm_madd_epi16(values, weight_hi));
-        lo[r] = _mm_add_epi32(lo[r], _mm_madd_epi16(values, weight_lo));
-      }
-    }
-    for (int r = 0; r < kRows; ++r) {
-      const __m128i words = _mm_packs_epi32(finish(hi[r], lo[r]), zero);
-      const int32_t pixel = _mm_cvtsi128_si32(_mm_packus_epi16(words, zero));
-      std::memcpy(out[r] + at, &pixel, 3);
-    }
-    at += 3;
-  }
-}
-
 class HorizontalPass final : public RowPass {
  public:
-  HorizontalPass(const Axis& axis, int in_width, int height)
-      : RowPass(static_cast<int>(axis.windows.size()), height), axis_(pair_up(axis)), in_width_(in_width) {}
+  HorizontalPass(const Axis& axis, int in_width, int height, const ResizeLoops& loops)
+      : RowPass(static_cast<int>(axis.windows.size()), height),
+        axis_(pair_up(axis)),
+        in_width_(in_width),
+        loops_(loops) {}
   int window() const override { return kBatch; }
-  Scratch make_scratch() const override { return {std::vector<int16_t>(kBatch * stride()), {}}; }
+  Scratch make_scratch() const override {
+    const size_t pairs = (static_cast<size_t>(in_width_) + 1) / 2;
+    return {std::vector<int16_t>(pairs * size_t{8 * kBatch}), {}};
+  }
   void compute(RowSource& in, int first, int count, Scratch& scratch, uint8_t* const* out) const override {
+    static_assert(kBatch == ResizeLoops::kRows);
     int16_t* const laid_out = scratch.values.data();
-    for (int r = 0; r < count; ++r)
-      lay_out_pairs(in.row(first + r), in_width_, laid_out + static_cast<size_t>(r) * stride());
-    if (count == kBatch) {
-      weigh_pixels<kBatch>(axis_, laid_out, stride(), out);
-    } else {
-      for (int r = 0; r < count; ++r)
-        weigh_pixels<1>(axis_, laid_out + static_cast<size_t>(r) * stride(), stride(), out + r);
-    }
+    for (int r = 0; r < count; ++r) loops_.lay_out(in.row(first + r), in_width_, r, laid_out);
+    loops_.weigh_pixels(axis_.windows.data(), axis_.windows.size(), axis_.pairs.data(), laid_out, count, out);
   }
 
  private:
-  size_t stride() const { return 8 * ((static_cast<size_t>(in_width_) + 1) / 2); }
-
   PairedAxis axis_;
   int in_width_;
+  const ResizeLoops& loops_;
 };
 
-#else
-
-class HorizontalPass final : public RowPass {
+class PlainHorizontalPass final : public RowPass {
  public:
-  HorizontalPass(const Axis& axis, int, int height)
+  PlainHorizontalPass(const Axis& axis, int height)
       : RowPass(static_cast<int>(axis.windows.size()), height), axis_(axis) {}
   int window() const override { return 1; }
   void compute(RowSource& in, int first, int count, Scratch&, uint8_t* const* out) const override {
@@ -199,17 +110,14 @@ class HorizontalPass final : public RowPass {
   Axis axis_;
 };
 
-#endif
-
 class VerticalPass final : public RowPass {
  public:
-  VerticalPass(Axis axis, int width) : RowPass(width, static_cast<int>(axis.windows.size())), axis_(std::move(axis)) {
-#if defined(__SSE2__)
+  VerticalPass(Axis axis, int width, const ResizeLoops* loops)
+      : RowPass(width, static_cast<int>(axis.windows.size())), axis_(std::move(axis)), loops_(loops) {
     for (size_t y = 0; y < axis_.windows.size(); ++y) {
       const auto weight = [&](int i) { return i < axis_.windows[y].count ? weights(y)[i] : 0; };
       for (int i = 0; i < axis_.taps; i += 2) pairs_.push_back(make_pair(weight(i), weight(i + 1)));
     }
-#endif
   }
   int window() const override { return axis_.taps; }
   Scratch make_scratch() const override { return {{}, std::vector<const uint8_t*>(static_cast<size_t>(axis_.taps))}; }
@@ -223,28 +131,27 @@ class VerticalPass final : public RowPass {
     const auto [first, count] = axis_.windows[y];
     for (int i = 0; i < count; ++i) rows[static_cast<size_t>(i)] = in.row(first + i);
     const size_t row_bytes = size_t{3} * static_cast<size_t>(width());
-    size_t done = 0;
-#if defined(__SSE2__)
     const WeightPair* pairs = pairs_.data() + y * ((static_cast<size_t>(axis_.taps) + 1) / 2);
-    for (; done + 16 <= row_bytes; done += 16) weigh_16_columns(pairs, count, rows.data(), done, out);
-#endif
+    const size_t done = loops_ == nullptr ? 0 : loops_->weigh_rows(pairs, count, rows.data(), row_bytes, out);
     weigh_columns(weights(y), count, rows.data(), row_bytes, done, out);
   }
 
   Axis axis_;
-#if defined(__SSE2__)
+  const ResizeLoops* loops_;
   std::vector<WeightPair> pairs_;  // [outputs, (taps + 1) / 2]
-#endif
 };
 
 }  // namespace
 
-std::unique_ptr<const RowPass> horizontal_pass(const Axis& axis, int in_width, int height) {
-  return std::make_unique<HorizontalPass>(axis, in_width, height);
+const ResizeLoops* fastest_loops() { return resize_loops().empty() ? nullptr : resize_loops().front(); }
+
+std::unique_ptr<const RowPass> horizontal_pass(const Axis& axis, int in_width, int height, const ResizeLoops* loops) {
+  if (loops == nullptr) return std::make_unique<PlainHorizontalPass>(axis, height);
+  return std::make_unique<HorizontalPass>(axis, in_width, height, *loops);
 }
 
-std::unique_ptr<const RowPass> vertical_pass(Axis axis, int width) {
-  return std::make_unique<VerticalPass>(std::move(axis), width);
+std::unique_ptr<const RowPass> vertical_pass(Axis axis, int width, const ResizeLoops* loops) {
+  return std::make_unique<VerticalPass>(std::move(axis), width, loops);
 }
 
 }  // namespace idefics

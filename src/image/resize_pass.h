@@ -5,12 +5,10 @@
 #include <memory>
 #include <vector>
 
+#include "image/resize_loops.h"
 #include "image/row_chain.h"
 
 namespace idefics {
-
-// Fraction bits of a weight: 32 less 8 of the pixel and 2 for overshoot.
-constexpr int kWeightBits = 22;
 
 // The weights of one axis: output x is the sum over i < windows[x].count of weights[x * taps + i] *
 // input[windows[x].first + i], plus one half, shifted down by kWeightBits, clamped to a byte.
@@ -23,9 +21,13 @@ struct Axis {
   int taps = 0;                  // at least the largest count
 };
 
-// Along the rows: output rows [first, first + count) from the same input rows.
-std::unique_ptr<const RowPass> horizontal_pass(const Axis& axis, int in_width, int height);
+// The fastest loops that this CPU can run, or null where there are none.
+const ResizeLoops* fastest_loops();
+
+// Along the rows: output rows [first, first + count) from the same input rows. Without `loops` in plain C++.
+std::unique_ptr<const RowPass> horizontal_pass(const Axis& axis, int in_width, int height,
+                                               const ResizeLoops* loops = fastest_loops());
 // Along the columns: an output row from the rows of its window.
-std::unique_ptr<const RowPass> vertical_pass(Axis axis, int width);
+std::unique_ptr<const RowPass> vertical_pass(Axis axis, int width, const ResizeLoops* loops = fastest_loops());
 
 }  // namespace idefics

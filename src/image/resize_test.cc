@@ -80,7 +80,7 @@ TEST(ResizePass, equals_its_definition_at_awkward_sizes) {
   std::mt19937 random(3);
   for (const int in_size : {1, 2, 3, 7, 17, 64}) {
     for (const int out_size : {1, 2, 5, 16, 33}) {
-      for (const int other : {1, 3, 4, 5, 6, 11}) {
+      for (const int other : {1, 3, 4, 5, 6, 11, 22, 47}) {
         Axis axis;
         axis.taps = in_size;
         for (int x = 0; x < out_size; ++x) {
@@ -93,15 +93,20 @@ TEST(ResizePass, equals_its_definition_at_awkward_sizes) {
           }
         }
         const Image image = random_image(in_size, other, random());
-        const std::vector<uint8_t> wide = run(horizontal_pass(axis, in_size, other), image.rgb, in_size, other);
-        for (size_t i = 0; i < wide.size(); ++i) {
-          const size_t y = i / static_cast<size_t>(3 * out_size), x = i / 3 % static_cast<size_t>(out_size);
-          ASSERT_EQ(wide[i], weigh(axis, x, image.rgb.data() + y * static_cast<size_t>(3 * in_size) + i % 3, 3));
-        }
-        const size_t row_bytes = static_cast<size_t>(3 * other);
-        const std::vector<uint8_t> high = run(vertical_pass(axis, other), image.rgb, other, in_size);
-        for (size_t i = 0; i < high.size(); ++i) {
-          ASSERT_EQ(high[i], weigh(axis, i / row_bytes, image.rgb.data() + i % row_bytes, row_bytes));
+        std::vector<const ResizeLoops*> ways(resize_loops().begin(), resize_loops().end());
+        ways.push_back(nullptr);
+        for (const ResizeLoops* loops : ways) {
+          const std::vector<uint8_t> wide =
+              run(horizontal_pass(axis, in_size, other, loops), image.rgb, in_size, other);
+          for (size_t i = 0; i < wide.size(); ++i) {
+            const size_t y = i / static_cast<size_t>(3 * out_size), x = i / 3 % static_cast<size_t>(out_size);
+            ASSERT_EQ(wide[i], weigh(axis, x, image.rgb.data() + y * static_cast<size_t>(3 * in_size) + i % 3, 3));
+          }
+          const size_t row_bytes = static_cast<size_t>(3 * other);
+          const std::vector<uint8_t> high = run(vertical_pass(axis, other, loops), image.rgb, other, in_size);
+          for (size_t i = 0; i < high.size(); ++i) {
+            ASSERT_EQ(high[i], weigh(axis, i / row_bytes, image.rgb.data() + i % row_bytes, row_bytes));
+          }
         }
       }
     }

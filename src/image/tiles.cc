@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/large_bytes.h"
 #include "idefics/error.h"
 #include "image/resize.h"
 
@@ -138,7 +139,7 @@ Frames make_frames(const Image& image, const ImageProcessorConfig& config, Threa
   frames.width = plan.frame_width, frames.height = plan.frame_height;
   frames.count = plan.num_frames;
   const size_t part = size_t{3} * static_cast<size_t>(frames.width);
-  frames.rgb.resize(static_cast<size_t>(frames.count) * static_cast<size_t>(frames.height) * part);
+  frames.rgb = large_bytes(static_cast<size_t>(frames.count) * static_cast<size_t>(frames.height) * part);
 
   RowPasses passes;
   const Resample filter = config.resample;
