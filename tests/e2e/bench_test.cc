@@ -121,6 +121,23 @@ TEST(Plot, draws_our_measurement_beside_those_of_others) {
   EXPECT_EQ(std::count(broken.err.begin(), broken.err.end(), '\n'), 1) << broken.err;
 }
 
+TEST(Peers, measures_a_server_and_new_processes) {
+  const ScratchFolder scratch;
+  const std::string results = (scratch.path() / "results.json").string();
+  const std::string model = kModel, bench = std::string(IDEFICS_SOURCE_DIR) + "/bench/";
+  std::string command = bench + "peers --runs 1 --max-tokens 4 --text-tokens 40 --idefics " + IDEFICS_PROGRAM +
+                        " --model " + model + " --json " + results + " --image " + model + "/samples/01.png";
+  const Outcome few = run_command(command);
+  EXPECT_EQ(few.exit_code, 1) << "a picture that was seen before may be in a cache";
+  const Outcome outcome = run_command(command + " --image " + model + "/samples/02.png");
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_TRUE(outcome.out.starts_with("| | idefics bf16 | idefics bf16, new process |\n")) << outcome.out;
+  for (const char* row : {"\n| vision tower, ms a tile | ", "\n| text: time to the first token, ms | "})
+    EXPECT_NE(outcome.out.find(row), std::string::npos) << row << "\n" << outcome.out;
+  const Outcome drawn = run_command(bench + "plot " + results);
+  EXPECT_NE(drawn.out.find("idefics bf16, new process"), std::string::npos) << drawn.err;
+}
+
 // ---- generate --verbose
 
 TEST(Verbose, says_on_standard_error_what_each_stage_took_and_did) {
