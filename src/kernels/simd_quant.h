@@ -29,14 +29,20 @@ struct Q8 {
   static constexpr int64_t kScale = kGroup * kPanel;  // where the scales of a group begin
   static constexpr bool kOffset = false;
 
-  // f(i, c, values): input i of the group, columns [c, c + kLanes); all inputs for the columns [c0, c1)
-  template <typename Simd, typename F>
-  static inline __attribute__((always_inline)) void for_values(const char* group, int32_t c0, int32_t c1, F f) {
+  // f(p, odd, c, values): input 2 p + odd of the group, columns [c, c + kLanes); all inputs for the columns [c0, c1).
+  // `odd` is a constant wherever f is called: sums that are chosen by it must stay in registers. begin(line): the
+  // values in a line of 64 bytes are about to come.
+  template <typename Simd, typename F, typename Begin>
+  static inline __attribute__((always_inline)) void for_values(const char* group, int32_t c0, int32_t c1, F f,
+                                                               Begin begin) {
     const int8_t* v = reinterpret_cast<const int8_t*>(group);
-#pragma GCC unroll 2
-    for (int32_t i = 0; i < kGroup; ++i) {
+    for (int32_t p = 0; p < kPairs; ++p) {
+      if (c0 == 0) begin(group + 2 * p * kPanel);
 #pragma GCC unroll 8
-      for (int32_t c = c0; c < c1; c += Simd::kLanes) f(i, c, Simd::load_int8(v + i * kPanel + c));
+      for (int32_t c = c0; c < c1; c += Simd::kLanes) f(p, 0, c, Simd::load_int8(v + 2 * p * kPanel + c));
+      if (c0 == 0) begin(group + (2 * p + 1) * kPanel);
+#pragma GCC unroll 8
+      for (int32_t c = c0; c < c1; c += Simd::kLanes) f(p, 1, c, Simd::load_int8(v + (2 * p + 1) * kPanel + c));
     }
   }
 };
@@ -48,14 +54,16 @@ struct Q4 {
   static constexpr int64_t kScale = kGroup * kPanel / 2;
   static constexpr bool kOffset = true;
 
-  template <typename Simd, typename F>
-  static inline __attribute__((always_inline)) void for_values(const char* group, int32_t c0, int32_t c1, F f) {
+  template <typename Simd, typename F, typename Begin>
+  static inline __attribute__((always_inline)) void for_values(const char* group, int32_t c0, int32_t c1, F f,
+                                                               Begin begin) {
     for (int32_t i = 0; i < kGroup; i += 8) {
 #pragma GCC unroll 8
       for (int32_t c = c0; c < c1; c += Simd::kLanes) {
+        if (c * kWord % 64 == 0) begin(group + (i / 8 * kPanel + c) * kWord);
         const auto words = Simd::load_words(group + (i / 8 * kPanel + c) * kWord);
 #pragma GCC unroll 8
-        for (int32_t j = 0; j < 8; ++j) f(i + j, c, Simd::nibble(words, j));
+        for (int32_t j = 0; j < 8; ++j) f((i + j) / 2, j % 2, c, Simd::nibble(words, j));
       }
     }
   }
@@ -170,9 +178,10 @@ void add_rows(const QuantGemmArgs& q, int32_t panel, int32_t m, int32_t rows, fl
   alignas(64) float values[kGroup * kPanel], x[kSharedRows * kGroup], scale[kPanel], even[Simd::kGroupRows * kPanel];
   const char* group = static_cast<const char*>(a.b) + panel * Type::panel_bytes(a.k) + Type::first_group(a.k);
   for (int32_t g = 0; g < groups; ++g, group += Type::kGroupBytes) {
-    Type::template for_values<Simd>(group, 0, kPanel, [&](int32_t i, int32_t c, typename Simd::Vector v) {
-      Simd::store(values + (i % 2 * kPairs + i / 2) * kPanel + c, v);
-    });
+    const auto keep = [&](int32_t p, int odd, int32_t c, typename Simd::Vector v) {
+      Simd::store(values + (odd * kPairs + p) * kPanel + c, v);
+    };
+    Type::template for_values<Simd>(group, 0, kPanel, keep, [](const char*) {});
     const uint16_t* scales = reinterpret_cast<const uint16_t*>(group + Type::kScale);
     for (int32_t c = 0; c < kPanel; c += Simd::kLanes) Simd::store(scale + c, Simd::load_bf16(scales + c));
     for (int32_t r = 0; r < rows; ++r) split_group<Simd>(a, m + r, g, x + r * kGroup);
@@ -186,24 +195,29 @@ void add_rows(const QuantGemmArgs& q, int32_t panel, int32_t m, int32_t rows, fl
 
 // ---- one row
 
-constexpr int64_t kAheadOfRow = 2048;  // bytes that are fetched before they are needed
+// Bytes that are fetched before they are needed: a line for each line that is used, since many at once fill the buffers
+// that loads wait for, and in the order of the addresses. More than 2 to 3 KiB made it slower.
+constexpr int64_t kAheadOfRow = 2048;
 
 template <typename Simd, typename Type, int kCols>
 void multiply_row(const float* x, const char* group, int32_t c0, float* sums) {
-  typename Simd::Vector even[kCols], odd[kCols];
-  for (int c = 0; c < kCols; ++c) even[c] = odd[c] = Simd::zero();
-  Type::template for_values<Simd>(
-      group, c0,
-      c0 + kCols * Simd::kLanes, [&](int32_t i, int32_t c, typename Simd::Vector v) __attribute__((always_inline)) {
-        const int column = (c - c0) / Simd::kLanes;
-        const auto one = Simd::set(x[i % 2 * kPairs + i / 2]);
-        auto& dot = i % 2 == 0 ? even[column] : odd[column];
-        dot = Simd::fma(one, v, dot);
-      });
+  typename Simd::Vector even_sum[kCols], odd_sum[kCols];
+  for (int c = 0; c < kCols; ++c) even_sum[c] = odd_sum[c] = Simd::zero();
+  const auto add = [&](int32_t p, int odd, int32_t c, typename Simd::Vector v) __attribute__((always_inline)) {
+    const int column = (c - c0) / Simd::kLanes;
+    auto& dot = odd == 0 ? even_sum[column] : odd_sum[column];
+    dot = Simd::fma(Simd::set(x[odd * kPairs + p]), v, dot);
+  };
+  // Inlined at once: GCC 12 takes a function that only prefetches for one without effect, and drops its calls.
+  const auto fetch = [](const char* line) __attribute__((always_inline)) {
+    _mm_prefetch(line + kAheadOfRow, _MM_HINT_T0);
+  };
+  Type::template for_values<Simd>(group, c0, c0 + kCols * Simd::kLanes, add, fetch);
+  for (int64_t i = Type::kScale; i < Type::kGroupBytes && c0 == 0; i += 64) fetch(group + i);
   const uint16_t* scale = reinterpret_cast<const uint16_t*>(group + Type::kScale) + c0;
   for (int c = 0; c < kCols; ++c) {
     float* sum = sums + c0 + c * Simd::kLanes;
-    const auto both = Simd::add(even[c], odd[c]);
+    const auto both = Simd::add(even_sum[c], odd_sum[c]);
     Simd::store(sum, Simd::fma(Simd::load_bf16(scale + c * Simd::kLanes), both, Simd::load(sum)));
   }
 }
@@ -216,7 +230,6 @@ void add_row(const QuantGemmArgs& q, int32_t panel, int32_t m, float* sums) {
   alignas(64) float x[kGroup];
   const char* group = static_cast<const char*>(a.b) + panel * Type::panel_bytes(a.k) + Type::first_group(a.k);
   for (int32_t g = 0; g < groups; ++g, group += Type::kGroupBytes) {
-    for (int64_t i = 0; i < Type::kGroupBytes; i += 64) _mm_prefetch(group + kAheadOfRow + i, _MM_HINT_T0);
     split_group<Simd>(a, m, g, x);
     for (int32_t c = 0; c < kPanel; c += kCols * Simd::kLanes) multiply_row<Simd, Type, kCols>(x, group, c, sums);
   }
