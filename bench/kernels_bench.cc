@@ -3,8 +3,11 @@
 //   kernels_bench [--benchmark_filter=…]        IDEFICS_KERNELS chooses the level
 //
 // First the peaks of one thread (src/calibration). Every other figure is also printed as its share of the peak that
-// bounds it. Run on a quiet machine; use --benchmark_repetitions=9 and read the medians on a shared
-// one.
+// bounds it. Where oneDNN and OpenBLAS are installed (libdnnl-dev, libopenblas-dev), their matrix products of the same
+// sizes are there too (yardsticks.cc): --benchmark_filter=Gemm|OneDnn|OpenBlas. Run on a quiet machine; use
+// --benchmark_repetitions=9 and read the medians on a shared one.
+#include "kernels_bench.h"
+
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
 
@@ -53,13 +56,10 @@ std::vector<float> normals(size_t count) {
   return out;
 }
 
+}  // namespace
+
 // ---- peaks
 
-struct Rates {
-  double f32, bf16, int8, read;
-};
-
-// Of one thread; NaN where the level has no aim.
 const Rates& peaks() {
   static const Rates rates = [] {
     const Peaks one = calibrate(choose_table(), 1).one;
@@ -79,6 +79,8 @@ void report(benchmark::State& state, double flops, double bytes, double peak) {
     state.counters["share"] = Counter(bytes * rounds / peak, Counter::kIsRate);
   }
 }
+
+namespace {
 
 void BM_Peaks(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(peaks());
@@ -130,7 +132,7 @@ BENCHMARK(BM_Gemm)
     ->ArgNames({"M", "N", "K", "bf16"})
     ->ArgsProduct({{1024}, {3072}, {768}, {0, 1}})
     ->ArgsProduct({{1024}, {768}, {3072}, {0, 1}})
-    ->ArgsProduct({{876}, {1536}, {576}, {0, 1}})
+    ->ArgsProduct({{876, 64}, {1536}, {576}, {0, 1}})
     ->ArgsProduct({{2, 3, 4, 5, 6, 8}, {1536}, {576}, {1}})
     ->ArgsProduct({{1}, {1536}, {576}, {0, 1}})
     ->ArgsProduct({{1}, {576}, {1536}, {0, 1}})
@@ -184,7 +186,7 @@ BENCHMARK(BM_QuantGemm)
     ->ArgNames({"M", "N", "K", "format"})
     ->ArgsProduct({{1024}, {3072}, {768}, {Format::kQ8, Format::kQ4, Format::kInt8}})
     ->ArgsProduct({{1024}, {768}, {3072}, {Format::kQ8, Format::kQ4, Format::kInt8}})
-    ->ArgsProduct({{4, 8}, {1536}, {576}, {Format::kQ8, Format::kQ4, Format::kInt8}})
+    ->ArgsProduct({{4, 8, 64}, {1536}, {576}, {Format::kQ8, Format::kQ4, Format::kInt8}})
     ->ArgsProduct({{1}, {1536}, {576}, {Format::kQ8, Format::kQ4, Format::kInt8}})
     ->ArgsProduct({{1}, {49280}, {576}, {Format::kQ8, Format::kQ4, Format::kInt8}});
 

@@ -127,35 +127,19 @@ struct Avx2 : Avx2Vectors {
 
 // ---- slots that are not the same on every width
 
-void gemm_f32(const GemmArgs& args) noexcept {
-  const GemmArgs a = args;
-  const int64_t a_stride = a.a_stride * kWord;
-  alignas(64) float sums[kMostRows * kPanel];
-  for (int32_t panel = a.panel0; panel < a.panel1; ++panel) {
-    const char* b = static_cast<const char*>(a.b) + int64_t{panel} * a.k * (kPanel * kWord);
-    for (int32_t m = a.m0; m < a.m1;) {
-      const int32_t rows = next_rows(a.m1 - m, kMostRows);
-      const float* row = static_cast<const float*>(a.a) + m * a.a_stride;
-      multiply<F32, Start::kZero>(rows, kPanel, {row, b, sums, a_stride, kPanel * kWord, kPanel, a.k});
-      finish<Avx2>(a, m, rows, panel, sums);
-      m += rows;
-    }
-  }
-}
+// Rows of a are widened a piece at a time: 6 x 256 floats are 6 KiB, an eighth of L1.
+constexpr int32_t kPiece = 256;  // inputs
 
-// Rows of a are widened a piece at a time: 6 x 512 floats are 12 KiB, a quarter of L1.
-constexpr int32_t kPieceWords = 256;
-
-void widen(const uint16_t* a, int64_t a_stride, int32_t rows, int32_t words, float* out) {
+void widen(const uint16_t* a, int64_t a_stride, int32_t rows, int32_t count, float* out) {
   for (int32_t r = 0; r < rows; ++r) {
     const char* from = reinterpret_cast<const char*>(a + r * a_stride);
-    float* to = out + r * (2 * kPieceWords);
+    float* to = out + r * kPiece;
     int32_t i = 0;
-    for (; i + 8 <= 2 * words; i += 8) {
+    for (; i + 8 <= count; i += 8) {
       const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * i));
       _mm256_store_ps(to + i, even_of(_mm256_cvtepu16_epi32(eight)));
     }
-    for (; i < 2 * words; ++i) {
+    for (; i < count; ++i) {
       uint16_t one;
       __builtin_memcpy(&one, from + 2 * i, sizeof(one));
       const uint32_t bits = uint32_t{one} << 16;
@@ -164,24 +148,139 @@ void widen(const uint16_t* a, int64_t a_stride, int32_t rows, int32_t words, flo
   }
 }
 
-void gemm_bf16(const GemmArgs& args) noexcept {
-  const GemmArgs a = args;
-  const int32_t words = words_of<Bf16>(a.k);
-  alignas(64) float piece[kMostRows * 2 * kPieceWords];
-  alignas(64) float sums[kMostRows * kPanel];
-  for (int32_t panel = a.panel0; panel < a.panel1; ++panel) {
-    const char* b = static_cast<const char*>(a.b) + int64_t{panel} * words * (kPanel * kWord);
-    for (int32_t m = a.m0; m < a.m1;) {
-      const int32_t rows = next_rows(a.m1 - m, kMostRows);
-      const uint16_t* row = static_cast<const uint16_t*>(a.a) + m * a.a_stride;
-      for (int32_t i = 0; i < rows * kPanel; i += Avx2::kLanes) Avx2::store(sums + i, Avx2::zero());
-      for (int32_t w = 0; w < words; w += kPieceWords) {
-        const int32_t count = words - w < kPieceWords ? words - w : kPieceWords;
-        widen(row + 2 * w, a.a_stride, rows, count, piece);
-        multiply<Bf16, Start::kOut>(
-            rows, kPanel,
-            {piece, b + int64_t{w} * (kPanel * kWord), sums, 2 * kPieceWords * kWord, kPanel * kWord, kPanel, count});
+// Some inputs of a panel as floats, 16 columns after the other: [kPanel / 16][kPiece][16]. In the panel those 16
+// columns are one line of four, or of two for bf16 which must be widened besides; in a copy they lie close together.
+constexpr int32_t kCopyCols = 16;
+
+template <typename Type>
+void copy_piece(const char* b, int32_t words, float* out) {
+  for (int32_t w = 0; w < words; ++w, b += kPanel * kWord) {
+    for (int32_t c = 0; c < kPanel; c += Avx2::kLanes) {
+      const __m256i both = load_words(b + c * kWord);
+      float* to = out + c / kCopyCols * (kPiece * kCopyCols) + c % kCopyCols + w * Type::kPerWord * kCopyCols;
+      if constexpr (Type::kPerWord == 1) {
+        _mm256_store_ps(to, _mm256_castsi256_ps(both));
+      } else {
+        _mm256_store_ps(to, even_of(both));
+        _mm256_store_ps(to + kCopyCols, odd_of(both));
       }
+    }
+  }
+}
+
+constexpr int32_t kFewRows = 12;      // that a copy does not pay for
+constexpr int32_t kSharedRows = 384;  // that share a copy
+
+// One input of six rows: two vectors of a copy, each row's number in all lanes, twelve multiply-adds.
+#define IDEFICS_ROW(from, low, high)        \
+  "vbroadcastss " from                      \
+  ", %%ymm14\n\t"                           \
+  "vfmadd231ps %%ymm12, %%ymm14, %%ymm" low \
+  "\n\t"                                    \
+  "vfmadd231ps %%ymm13, %%ymm14, %%ymm" high "\n\t"
+#define IDEFICS_INPUT(of_a, of_b)                                                           \
+  "vmovaps " of_b                                                                           \
+  "(%[b]), %%ymm12\n\t"                                                                     \
+  "vmovaps 32+" of_b "(%[b]), %%ymm13\n\t" IDEFICS_ROW(of_a "(%[a])", "0", "1")             \
+      IDEFICS_ROW(of_a "(%[a],%[s])", "2", "3") IDEFICS_ROW(of_a "(%[a],%[s],2)", "4", "5") \
+          IDEFICS_ROW(of_a "(%[a3])", "6", "7") IDEFICS_ROW(of_a "(%[a3],%[s])", "8", "9")  \
+              IDEFICS_ROW(of_a "(%[a3],%[s],2)", "10", "11")
+
+#define IDEFICS_LOAD(at, low, high) "vmovups " at "(%[y]), %%ymm" low "\n\tvmovups 32+" at "(%[y]), %%ymm" high "\n\t"
+#define IDEFICS_STORE(at, low, high) "vmovups %%ymm" low ", " at "(%[y])\n\tvmovups %%ymm" high ", 32+" at "(%[y])\n\t"
+
+// sums [6][kCopyCols], kPanel apart, += the inputs [6][4 fours] times a copy [4 fours][kCopyCols], fours at least 1. In
+// assembly: of four inputs in a row GCC 12 makes code that moves the sums around or keeps some on the stack, and with
+// one input at a time counting takes the place of multiply-adds.
+void multiply_six(const float* a, int64_t a_stride, const float* b, int32_t fours, float* sums) {
+  static_assert(kPanel == 64 && kCopyCols == 16);
+  const float* a3 = a + 3 * a_stride;
+  asm volatile(
+      IDEFICS_LOAD("0", "0", "1") IDEFICS_LOAD("256", "2", "3") IDEFICS_LOAD("512", "4", "5")
+      IDEFICS_LOAD("768", "6", "7") IDEFICS_LOAD("1024", "8", "9") IDEFICS_LOAD("1280", "10", "11")
+      "1:\n\t"
+      IDEFICS_INPUT("0", "0") IDEFICS_INPUT("4", "64") IDEFICS_INPUT("8", "128") IDEFICS_INPUT("12", "192")
+      "addq $16, %[a]\n\t"
+      "addq $16, %[a3]\n\t"
+      "addq $256, %[b]\n\t"
+      "decl %[n]\n\t"
+      "jnz 1b\n\t"
+      IDEFICS_STORE("0", "0", "1") IDEFICS_STORE("256", "2", "3") IDEFICS_STORE("512", "4", "5")
+      IDEFICS_STORE("768", "6", "7") IDEFICS_STORE("1024", "8", "9") IDEFICS_STORE("1280", "10", "11")
+      : [a] "+r"(a), [a3] "+r"(a3), [b] "+r"(b), [n] "+r"(fours)
+      : [s] "r"(a_stride * kWord), [y] "r"(sums)
+      : "memory", "cc", "ymm0", "ymm1", "ymm2", "ymm3", "ymm4", "ymm5", "ymm6", "ymm7", "ymm8", "ymm9", "ymm10", "ymm11",
+        "ymm12", "ymm13", "ymm14");
+}
+#undef IDEFICS_ROW
+#undef IDEFICS_INPUT
+#undef IDEFICS_LOAD
+#undef IDEFICS_STORE
+
+// sums [rows][kPanel] = the products of these rows with a panel. Every sum goes on from piece to piece in the order of
+// the inputs, as without copies.
+template <typename Type>
+void multiply_shared(const GemmArgs& a, const char* b, int32_t m, int32_t rows, float* sums) {
+  alignas(64) float copy[kPiece * kPanel], wide[kMostRows * kPiece];
+  const int32_t words = words_of<Type>(a.k);
+  constexpr int32_t kPieceWords = kPiece / Type::kPerWord;
+  for (int32_t i = 0; i < rows * kPanel; i += Avx2::kLanes) Avx2::store(sums + i, Avx2::zero());
+  for (int32_t w = 0; w < words; w += kPieceWords) {
+    const int32_t some = words - w < kPieceWords ? words - w : kPieceWords, count = some * Type::kPerWord;
+    copy_piece<Type>(b + int64_t{w} * (kPanel * kWord), some, copy);
+    for (int32_t r = 0; r < rows;) {
+      const int32_t together = next_rows(rows - r, kMostRows);
+      const int64_t at = (m + r) * a.a_stride + int64_t{w} * Type::kPerWord;
+      const float* row = wide;
+      int64_t stride = kPiece;
+      if constexpr (Type::kPerWord == 1) {
+        row = static_cast<const float*>(a.a) + at;
+        stride = a.a_stride;
+      } else {
+        widen(static_cast<const uint16_t*>(a.a) + at, a.a_stride, together, count, wide);
+      }
+      for (int32_t c = 0; c < kPanel; c += kCopyCols)
+        if (together == kMostRows && count % 4 == 0) {
+          multiply_six(row, stride, copy + c * kPiece, count / 4, sums + r * kPanel + c);
+        } else {
+          multiply<F32, Start::kOut>(together, kCopyCols,
+                                     {row, reinterpret_cast<const char*>(copy + c * kPiece), sums + r * kPanel + c,
+                                      stride * kWord, kCopyCols * kWord, kPanel, count});
+        }
+      r += together;
+    }
+  }
+}
+
+void multiply_few(const GemmArgs& a, F32, const char* b, int32_t m, int32_t rows, float* sums) {
+  const float* row = static_cast<const float*>(a.a) + m * a.a_stride;
+  multiply<F32, Start::kZero>(rows, kPanel, {row, b, sums, a.a_stride * kWord, kPanel * kWord, kPanel, a.k});
+}
+
+void multiply_few(const GemmArgs& a, Bf16, const char* b, int32_t m, int32_t rows, float* sums) {
+  alignas(64) float wide[kMostRows * kPiece];
+  const int32_t words = words_of<Bf16>(a.k);
+  const uint16_t* row = static_cast<const uint16_t*>(a.a) + m * a.a_stride;
+  for (int32_t i = 0; i < rows * kPanel; i += Avx2::kLanes) Avx2::store(sums + i, Avx2::zero());
+  for (int32_t w = 0; w < words; w += kPiece / 2) {
+    const int32_t count = words - w < kPiece / 2 ? words - w : kPiece / 2;
+    widen(row + 2 * w, a.a_stride, rows, 2 * count, wide);
+    multiply<Bf16, Start::kOut>(
+        rows, kPanel, {wide, b + int64_t{w} * (kPanel * kWord), sums, kPiece * kWord, kPanel * kWord, kPanel, count});
+  }
+}
+
+template <typename Type>
+void gemm(const GemmArgs& args) noexcept {
+  const GemmArgs a = args;
+  const bool few = a.m1 - a.m0 <= kFewRows;
+  const int32_t most = few ? kMostRows : kSharedRows;
+  alignas(64) float sums[kSharedRows * kPanel];
+  for (int32_t panel = a.panel0; panel < a.panel1; ++panel) {
+    const char* b = static_cast<const char*>(a.b) + int64_t{panel} * words_of<Type>(a.k) * (kPanel * kWord);
+    for (int32_t m = a.m0; m < a.m1;) {
+      const int32_t rows = next_rows(a.m1 - m, most);
+      few ? multiply_few(a, Type(), b, m, rows, sums) : multiply_shared<Type>(a, b, m, rows, sums);
       finish<Avx2>(a, m, rows, panel, sums);
       m += rows;
     }
@@ -225,8 +324,8 @@ void kv_store(const KvStoreArgs& args) noexcept {
 }  // namespace
 
 const Table kAvx2Table = {
-    "avx2",       gemm_f32,      gemm_bf16, layer_norm<Avx2>,     rms_norm<Avx2>,        rope<Avx2>,
-    swiglu<Avx2>, to_bf16<Avx2>, kv_store,  attention<Avx2, F32>, attention<Avx2, Bf16>, attention_q8<Avx2>,
+    "avx2",       gemm<F32>,     gemm<Bf16>, layer_norm<Avx2>,     rms_norm<Avx2>,        rope<Avx2>,
+    swiglu<Avx2>, to_bf16<Avx2>, kv_store,   attention<Avx2, F32>, attention<Avx2, Bf16>, attention_q8<Avx2>,
 };
 
 }  // namespace idefics::kernels
