@@ -7,7 +7,7 @@ string(REPLACE "\n\n" ";" functions "${text}")  # objdump sets an empty line bet
 set(count 0)
 set(bad "")
 foreach(function IN LISTS functions)
-  if(NOT function MATCHES "^[0-9a-f]+ <[^\n]*multiply(_group|_row|_int8|_tiles)?<")
+  if(NOT function MATCHES "^[0-9a-f]+ <[^\n]*multiply(_group|_row|_int8|_tiles|_offsets)?<")
     continue()
   endif()
   math(EXPR count "${count} + 1")

@@ -88,28 +88,47 @@ inline void split_group(const GemmArgs& a, int32_t m, int32_t g, float* x) {
   split_group<Simd>(static_cast<const uint16_t*>(a.a) + m * a.a_stride + g * kGroup, a.k - g * kGroup, x);
 }
 
+// sums [kRows][kPanel] = the offsets [groups][kPanel] times the sums over the groups of these rows, x [kRows][groups].
+template <typename Simd, int kRows, int kCols>
+void multiply_offsets(const float* x, int32_t groups, const uint16_t* offset, float* sums) {
+  for (int32_t c0 = 0; c0 < kPanel; c0 += kCols * Simd::kLanes) {
+    typename Simd::Vector sum[kRows][kCols];
+    for (int r = 0; r < kRows; ++r) {
+      for (int c = 0; c < kCols; ++c) sum[r][c] = Simd::zero();
+    }
+    for (int32_t g = 0; g < groups; ++g) {
+      typename Simd::Vector y[kCols];
+      for (int c = 0; c < kCols; ++c) y[c] = Simd::load_bf16(offset + g * kPanel + c0 + c * Simd::kLanes);
+      for (int r = 0; r < kRows; ++r) {
+        const auto one = Simd::set(x[r * int64_t{groups} + g]);
+        for (int c = 0; c < kCols; ++c) sum[r][c] = Simd::fma(y[c], one, sum[r][c]);
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int c = 0; c < kCols; ++c) Simd::store(sums + r * kPanel + c0 + c * Simd::kLanes, sum[r][c]);
+    }
+  }
+}
+
 // Zero, or the offsets times the sums over the groups of each row.
 template <typename Simd, typename Type>
 void start_sums(const QuantGemmArgs& q, int32_t panel, int32_t m, int32_t rows, float* sums) {
-  for (int32_t i = 0; i < rows * kPanel; i += Simd::kLanes) Simd::store(sums + i, Simd::zero());
-  if (!Type::kOffset) return;
+  if (!Type::kOffset) {
+    for (int32_t i = 0; i < rows * kPanel; i += Simd::kLanes) Simd::store(sums + i, Simd::zero());
+    return;
+  }
   const int32_t groups = num_groups(q.gemm.k, kGroup);
   const uint16_t* offset =
       reinterpret_cast<const uint16_t*>(static_cast<const char*>(q.gemm.b) + panel * Type::panel_bytes(q.gemm.k));
-  constexpr int32_t kVectors = 4, kColumns = kVectors * Simd::kLanes;
-  for (int32_t r = 0; r < rows; ++r, sums += kPanel) {
-    const float* of_groups = q.a_groups + int64_t{m + r} * groups;
-    for (int32_t c = 0; c < kPanel; c += kColumns) {
-      typename Simd::Vector sum[kVectors];
-      for (int32_t i = 0; i < kVectors; ++i) sum[i] = Simd::zero();
-      for (int32_t g = 0; g < groups; ++g) {
-        const auto x = Simd::set(of_groups[g]);
-        for (int32_t i = 0; i < kVectors; ++i) {
-          sum[i] = Simd::fma(Simd::load_bf16(offset + g * kPanel + c + i * Simd::kLanes), x, sum[i]);
-        }
-      }
-      for (int32_t i = 0; i < kVectors; ++i) Simd::store(sums + c + i * Simd::kLanes, sum[i]);
-    }
+  const float* x = q.a_groups + int64_t{m} * groups;
+  for (int32_t r = 0; r < rows;) {
+    // Rows share an offset, which costs as much to load as two of them.
+    const bool many = rows - r >= Simd::kGroupRows;
+    const int32_t some = many ? Simd::kGroupRows : 1;
+    const float* from = x + int64_t{r} * groups;
+    many ? multiply_offsets<Simd, Simd::kGroupRows, Simd::kGroupCols>(from, groups, offset, sums + r * kPanel)
+         : multiply_offsets<Simd, 1, 4>(from, groups, offset, sums + r * kPanel);
+    r += some;
   }
 }
 
