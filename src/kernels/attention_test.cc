@@ -57,11 +57,15 @@ struct Problem {
   Output output(DType y_dtype = DType::kF32) const { return Output(y_dtype, tokens, group * d, 2); }
   int32_t rows() const { return tokens * group; }
   void run(Output& y, int32_t r0, int32_t r1, const Table& with = table()) const {
+    run_on(q.data.data(), DType::kF32, y, r0, r1, with);
+  }
+  void run_on(const void* queries, DType q_dtype, Output& y, int32_t r0, int32_t r1,
+              const Table& with = table()) const {
     const auto attention = dtype == KvType::kF32    ? with.attention_f32
                            : dtype == KvType::kBf16 ? with.attention_bf16
                                                     : with.attention_q8;
-    attention({q.data.data(), y.data(), k_blocks.data(), v_blocks.data(), limit.data(), q.stride, y.stride(), r0, r1,
-               group, d, scale, y.dtype});
+    attention({queries, y.data(), k_blocks.data(), v_blocks.data(), limit.data(), q.stride, y.stride(), r0, r1, group,
+               d, scale, y.dtype, q_dtype});
   }
   Output run() const {
     Output y = output();
@@ -389,6 +393,52 @@ TEST(KvStore, many_tokens_at_once_give_the_same_bytes_as_one_by_one) {
         ASSERT_EQ(k_block, k_wanted) << name_of(dtype) << " D " << d << " slots " << slot0 << " to " << slot1;
         ASSERT_EQ(v_block, v_wanted) << name_of(dtype) << " D " << d << " slots " << slot0 << " to " << slot1;
       }
+    }
+  }
+}
+
+std::vector<uint16_t> to_bf16(const std::vector<float>& x) {
+  std::vector<uint16_t> y;
+  for (const float e : x) y.push_back(f32_to_bf16(e));
+  return y;
+}
+
+TEST(KvStore, keys_and_values_in_bf16_are_stored_like_the_floats_that_they_are) {
+  Random random(14);
+  for (const KvType dtype : kTypes) {
+    for (const int32_t d : {1, 15, 16, 18, 33, 64, 72, 96, 256}) {
+      const int64_t k_stride = d + 5, v_stride = d + 3;
+      std::vector<float> k = random.normals(size(kBlock * k_stride)), v = random.normals(size(kBlock * v_stride));
+      const std::vector<uint16_t> k_bf16 = to_bf16(k), v_bf16 = to_bf16(v);
+      for (size_t i = 0; i < k.size(); ++i) k[i] = bf16_to_f32(k_bf16[i]);
+      for (size_t i = 0; i < v.size(); ++i) v[i] = bf16_to_f32(v_bf16[i]);
+      for (int round = 0; round < 12; ++round) {
+        const int32_t slot0 = round == 0 ? 0 : random.integer(0, kBlock);
+        const int32_t slot1 = round == 0 ? kBlock : random.integer(slot0, kBlock);
+        const std::vector<uint32_t> fresh(size(int64_t{kBlock} * (padded_head(d) + 4)), kGarbage);
+        std::vector<uint32_t> k_block = fresh, v_block = fresh, k_wanted = fresh, v_wanted = fresh;
+        table().kv_store({k_bf16.data(), v_bf16.data(), k_block.data(), v_block.data(), k_stride, v_stride, slot0,
+                          slot1, d, dtype, DType::kBf16});
+        table().kv_store(
+            {k.data(), v.data(), k_wanted.data(), v_wanted.data(), k_stride, v_stride, slot0, slot1, d, dtype});
+        ASSERT_EQ(k_block, k_wanted) << name_of(dtype) << " D " << d << " slots " << slot0 << " to " << slot1;
+        ASSERT_EQ(v_block, v_wanted) << name_of(dtype) << " D " << d << " slots " << slot0 << " to " << slot1;
+      }
+    }
+  }
+}
+
+TEST(Attention, queries_in_bf16_give_the_same_bytes_as_the_floats_that_they_are) {
+  uint32_t seed = 1;
+  for (const KvType dtype : kTypes) {
+    for (const int32_t d : {1, 15, 16, 18, 33, 64, 72, 80, 256}) {
+      Problem problem(dtype, 37, 130, static_cast<int32_t>(seed % 3) + 1, d, seed);
+      const std::vector<uint16_t> q = to_bf16(problem.q.data);
+      for (size_t i = 0; i < q.size(); ++i) problem.q.data[i] = bf16_to_f32(q[i]);
+      Output y = problem.output();
+      problem.run_on(q.data(), DType::kBf16, y, 0, problem.rows());
+      ASSERT_TRUE(y.same_bytes(problem.run())) << name_of(dtype) << " D " << d;
+      ++seed;
     }
   }
 }

@@ -7,6 +7,7 @@
 // A struct Simd has  Vector, kLanes and
 //   zero() set(x) load(p) store(p, x)                kLanes floats
 //   load_first(p, count)                             the first `count` floats and zeros; no byte beyond is read
+//   load_first(x, dtype, at, count)                  the same from x[at ..] of dtype
 //   store_first(y, dtype, at, count, x)              to y[at ..] of dtype; no byte beyond is written
 //   keep_first(x, count, other)                      the first `count` lanes of x, then those of other
 //   add sub mul div max sqrt fma(a, b, c) = a b + c, fnma(a, b, c) = c - a b

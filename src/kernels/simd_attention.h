@@ -64,9 +64,10 @@ void start(const AttentionArgs& a, int32_t r0, int32_t rows, Tile<Simd>& tile) {
   tile.q_slots = tile.dp / kPerFloat;
   for (int32_t r = 0; r < rows; ++r) {
     const int32_t token = (r0 + r) / a.group, head = (r0 + r) % a.group;
-    const float* q = a.q + token * a.q_stride + int64_t{head} * a.d;
+    const int64_t q = token * a.q_stride + int64_t{head} * a.d;
     for (int32_t i = 0; i < tile.dp; i += Simd::kLanes) {
-      Simd::template store_operand<Type>(tile.q + r * tile.q_slots + i / kPerFloat, Simd::load_first(q + i, a.d - i));
+      Simd::template store_operand<Type>(tile.q + r * tile.q_slots + i / kPerFloat,
+                                         Simd::load_first(a.q, a.q_dtype, q + i, a.d - i));
       Simd::store(tile.out + r * tile.dp + i, Simd::zero());
     }
     tile.sum[r] = Simd::zero();
@@ -256,6 +257,14 @@ void attention(const AttentionArgs& args) noexcept {
     }
     finish(a, r0, tile);
   }
+}
+
+// A row of d elements of dtype, from x[at] on, as floats: where it lies, or in `room`.
+template <typename Simd>
+inline const float* as_floats(const void* x, DType dtype, int64_t at, int32_t d, float* room) {
+  if (dtype == DType::kF32) return static_cast<const float*>(x) + at;
+  for (int32_t i = 0; i < d; i += Simd::kLanes) Simd::store(room + i, Simd::load_first(x, dtype, at + i, d - i));
+  return room;
 }
 
 // A row of d floats as q8: d integers, zeros up to padded_head(d), and their scale.

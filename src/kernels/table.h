@@ -175,13 +175,14 @@ static inline constexpr int64_t q8_block_bytes(int32_t d) { return int64_t{kBloc
 // Writes the K and V rows of some tokens and one kv head into the places [slot0, slot1) of a block pair of `dtype`, and
 // zeros beyond D. Different slots of one block may be written by different threads at the same time.
 struct KvStoreArgs {
-  const float* k;  // [slot1 - slot0, D], row stride k_stride
-  const float* v;  // [slot1 - slot0, D], row stride v_stride
+  const void* k;  // [slot1 - slot0, D] of x_dtype, row stride k_stride
+  const void* v;  // [slot1 - slot0, D] of x_dtype, row stride v_stride
   void* k_block;
   void* v_block;
   int64_t k_stride, v_stride;
   int32_t slot0, slot1, d;  // 0 <= slot0 <= slot1 <= kBlock; d: 1 .. kMaxHead
   KvType dtype;
+  DType x_dtype = DType::kF32;
 };
 
 // y[r, :] = sum over keys j < limit[r] of softmax_j(scale * q[r, :] . k[j, :]) * v[j, :]
@@ -193,7 +194,7 @@ struct KvStoreArgs {
 // group of the group of query heads that share this kv head):
 //   q row r at q + (r / group) * q_stride + (r % group) * d,   y row likewise with y_stride.
 struct AttentionArgs {
-  const float* q;               // [.., D]
+  const void* q;                // [.., D] of q_dtype
   void* y;                      // of y_dtype
   const void* const* k_blocks;  // [ceil(max limit / kBlock)] for this layer and kv head
   const void* const* v_blocks;
@@ -202,6 +203,7 @@ struct AttentionArgs {
   int32_t r0, r1, group, d;    // d: 1 .. kMaxHead
   float scale;
   DType y_dtype;
+  DType q_dtype = DType::kF32;
 };
 
 struct QuantKernels {

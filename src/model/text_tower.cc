@@ -63,7 +63,7 @@ size_t count_fitting(std::span<const SequenceRows> sequences) {
 
 // Stores the keys and values of all rows in a layer's part of the cache, then attends: one region each for as many
 // sequences as possible, since a step may have many of one row.
-void attend(const Exec& exec, Matrix<const float> q, Matrix<const float> k, Matrix<const float> v,
+void attend(const Exec& exec, const Activation& q, const Activation& k, const Activation& v,
             std::span<const SequenceRows> sequences, const KvCache& cache, int layer, const Scratch& s) {
   const int D = cache.shape().head_dim;
   const float scale = 1.0f / std::sqrt(static_cast<float>(D));

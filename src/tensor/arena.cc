@@ -17,9 +17,13 @@ Matrix<float> Arena::take_matrix(int64_t rows, int64_t cols) {
   return Matrix<float>(take_array<float>(rows * cols), rows, cols);
 }
 
+// Whole lines of the cache, and an odd number of them: rows at a distance of, say, 6 KiB would all fall into a few sets
+// of it.
+static int64_t odd_lines(int64_t bytes) { return ((bytes + 63) / 64 | 1) * 64; }
+
 Activation Arena::take_activation(Format format, int64_t rows, int64_t cols) {
   const Element dtype = format.input();
-  const int64_t stride = dtype == Element::kBf16 ? (cols + 1) / 2 * 2 : cols;
+  const int64_t stride = odd_lines(cols * dtype_bytes(dtype)) / dtype_bytes(dtype);
   void* data = take(static_cast<size_t>(rows * stride * dtype_bytes(dtype)));
   PreparedOperand prepared;
   if (format == Format::kQ4 || format == Format::kInt8) {

@@ -20,7 +20,7 @@ int32_t narrow(int64_t value) {
 // Rows of a matrix product in one piece of work. The panels of a piece follow each other, so that the rows of `a` stay
 // in L2, of which they may take this much, while the weights pass by once for each piece; but there should be a few
 // items of work for each thread, and more than 512 rows gain nothing.
-constexpr int64_t kBytesPerPiece = 768 << 10;
+constexpr int64_t kBytesPerPiece = 1088 << 10;
 constexpr int64_t kMostRows = 512, kFewestRows = 64;  // multiples of 16: the AMX level works on tiles of 16 rows
 
 int64_t rows_per_piece(const Exec& exec, const Activation& a, int64_t panels) {
@@ -72,9 +72,15 @@ void run_kernel(const kernels::Table& table, const kernels::GemmArgs& args, cons
   }
 }
 
-void gemm(const Exec& exec, const Activation& a, const PackedMatrix& w, void* y, Element y_dtype, int64_t y_rows,
-          int64_t y_cols, int64_t y_stride, kernels::Epilogue epilogue) {
-  IDEFICS_CHECK(a.cols() == w.k() && a.dtype() == w.dtype() && y_rows == a.rows() && y_cols == w.n());
+// GemmArgs wants a zero behind an odd number of bf16 columns; kernels write only their own columns.
+void zero_odd_column(const Activation& y) {
+  if (y.dtype() != Element::kBf16 || y.cols() % 2 == 0) return;
+  for (int64_t t = 0; t < y.rows(); ++t) static_cast<uint16_t*>(y.row(t))[y.cols()] = 0;
+}
+
+void gemm(const Exec& exec, const Activation& a, const PackedMatrix& w, const Activation& y,
+          kernels::Epilogue epilogue) {
+  IDEFICS_CHECK(a.cols() == w.k() && a.dtype() == w.dtype() && y.rows() == a.rows() && y.cols() == w.n());
   const bool int8 = w.format() == Format::kInt8;
   prepare(exec, a, w.format());
   const int64_t rows = rows_per_piece(exec, a, w.num_panels());
@@ -89,20 +95,21 @@ void gemm(const Exec& exec, const Activation& a, const PackedMatrix& w, void* y,
                  {.a = int8 ? a.prepared().values : a.data(),
                   .b = w.data(),
                   .bias = w.bias(),
-                  .y = y,
+                  .y = y.data(),
                   .a_stride = int8 ? a.prepared().num_groups * kernels::kGroupInt8 : a.stride(),
-                  .y_stride = y_stride,
+                  .y_stride = y.stride(),
                   .m0 = narrow(m0),
                   .m1 = narrow(m1),
                   .panel0 = narrow(panel0),
                   .panel1 = narrow(panel1),
                   .n = w.n(),
                   .k = w.k(),
-                  .y_dtype = y_dtype,
+                  .y_dtype = y.dtype(),
                   .epilogue = epilogue},
                  a, w.format());
     }
   });
+  zero_odd_column(y);
 }
 
 // Splits work on the rows of several sequences between threads: `pieces_of(sequence)` pieces each, in one region.
@@ -129,25 +136,18 @@ auto attention_kernel(const kernels::Table& table, KvType dtype) {
   return table.attention_q8;
 }
 
-// GemmArgs wants a zero behind an odd number of bf16 columns; kernels write only their own columns.
-void zero_odd_column(const Activation& y) {
-  if (y.dtype() != Element::kBf16 || y.cols() % 2 == 0) return;
-  for (int64_t t = 0; t < y.rows(); ++t) static_cast<uint16_t*>(y.row(t))[y.cols()] = 0;
-}
-
 }  // namespace
 
-void matmul(const Exec& exec, const Activation& a, const PackedMatrix& w, Matrix<float> y) {
-  gemm(exec, a, w, y.data(), Element::kF32, y.rows(), y.cols(), y.stride(), kernels::Epilogue::kStore);
+void matmul(const Exec& exec, const Activation& a, const PackedMatrix& w, const Activation& y) {
+  gemm(exec, a, w, y, kernels::Epilogue::kStore);
 }
 
 void matmul_add(const Exec& exec, const Activation& a, const PackedMatrix& w, Matrix<float> y) {
-  gemm(exec, a, w, y.data(), Element::kF32, y.rows(), y.cols(), y.stride(), kernels::Epilogue::kAdd);
+  gemm(exec, a, w, y, kernels::Epilogue::kAdd);
 }
 
 void matmul_gelu(const Exec& exec, const Activation& a, const PackedMatrix& w, const Activation& y) {
-  gemm(exec, a, w, y.data(), y.dtype(), y.rows(), y.cols(), y.stride(), kernels::Epilogue::kGeluTanh);
-  zero_odd_column(y);
+  gemm(exec, a, w, y, kernels::Epilogue::kGeluTanh);
 }
 
 void expect(const Exec& exec, const PackedMatrix& next) {
@@ -248,8 +248,8 @@ int64_t v_block_bytes(KvType dtype, int head_dim) {
   return int64_t{kernels::padded_head(head_dim)} * kBlock * (dtype == KvType::kF32 ? 4 : 2);
 }
 
-void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, std::span<const KvRows> sequences) {
-  IDEFICS_CHECK(k.rows() == v.rows() && k.cols() == v.cols());
+void kv_store(const Exec& exec, const Activation& k, const Activation& v, std::span<const KvRows> sequences) {
+  IDEFICS_CHECK(k.rows() == v.rows() && k.cols() == v.cols() && k.dtype() == v.dtype());
   for (const KvRows& s : sequences) {
     IDEFICS_CHECK(k.cols() == int64_t{s.blocks.kv_heads} * s.blocks.head_dim && s.first_row >= 0 &&
                   s.first_row + s.num_rows <= k.rows());
@@ -265,8 +265,8 @@ void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, st
     const int64_t token0 = std::max(start, s.first_token);
     const int64_t token1 = std::min(start + kBlock, s.first_token + s.num_rows);
     const int64_t row = s.first_row + token0 - s.first_token;
-    exec.kernels.kv_store({.k = k.row(row) + head * d,
-                           .v = v.row(row) + head * d,
+    exec.kernels.kv_store({.k = k.col_range(head * d, d).row(row),
+                           .v = v.col_range(head * d, d).row(row),
                            .k_block = s.blocks.k[head * s.blocks.num_blocks + block],
                            .v_block = s.blocks.v[head * s.blocks.num_blocks + block],
                            .k_stride = k.stride(),
@@ -274,11 +274,12 @@ void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, st
                            .slot0 = narrow(token0 - start),
                            .slot1 = narrow(token1 - start),
                            .d = s.blocks.head_dim,
-                           .dtype = s.blocks.dtype});
+                           .dtype = s.blocks.dtype,
+                           .x_dtype = k.dtype()});
   });
 }
 
-void attention(const Exec& exec, Matrix<const float> q, int heads, std::span<const KvRows> sequences,
+void attention(const Exec& exec, const Activation& q, int heads, std::span<const KvRows> sequences,
                std::span<const int32_t> limit, float scale, const Activation& y) {
   IDEFICS_CHECK(y.cols() == q.cols() && y.rows() == q.rows() && std::ssize(limit) == q.rows());
   for (const KvRows& s : sequences) {
@@ -298,21 +299,21 @@ void attention(const Exec& exec, Matrix<const float> q, int heads, std::span<con
   for_pieces(exec, sequences, 1, pieces_of, [&](const KvRows& s, int64_t piece) {
     const int32_t group = heads / s.blocks.kv_heads;
     const int64_t count = pieces_of_head(s), head = piece / count, r0 = piece % count * rows_of_piece(s);
-    const int64_t column = head * group * s.blocks.head_dim;
-    attention_kernel(exec.kernels,
-                     s.blocks.dtype)({.q = q.row(s.first_row) + column,
-                                      .y = static_cast<char*>(y.row(s.first_row)) + column * dtype_bytes(y.dtype()),
-                                      .k_blocks = s.blocks.k + head * s.blocks.num_blocks,
-                                      .v_blocks = s.blocks.v + head * s.blocks.num_blocks,
-                                      .limit = limit.data() + s.first_row,
-                                      .q_stride = q.stride(),
-                                      .y_stride = y.stride(),
-                                      .r0 = narrow(r0),
-                                      .r1 = narrow(std::min(r0 + rows_of_piece(s), s.num_rows * group)),
-                                      .group = group,
-                                      .d = s.blocks.head_dim,
-                                      .scale = scale,
-                                      .y_dtype = y.dtype()});
+    const int64_t width = int64_t{group} * s.blocks.head_dim, column = head * width;
+    attention_kernel(exec.kernels, s.blocks.dtype)({.q = q.col_range(column, width).row(s.first_row),
+                                                    .y = y.col_range(column, width).row(s.first_row),
+                                                    .k_blocks = s.blocks.k + head * s.blocks.num_blocks,
+                                                    .v_blocks = s.blocks.v + head * s.blocks.num_blocks,
+                                                    .limit = limit.data() + s.first_row,
+                                                    .q_stride = q.stride(),
+                                                    .y_stride = y.stride(),
+                                                    .r0 = narrow(r0),
+                                                    .r1 = narrow(std::min(r0 + rows_of_piece(s), s.num_rows * group)),
+                                                    .group = group,
+                                                    .d = s.blocks.head_dim,
+                                                    .scale = scale,
+                                                    .y_dtype = y.dtype(),
+                                                    .q_dtype = q.dtype()});
   });
   zero_odd_column(y);
 }

@@ -23,8 +23,8 @@ struct Exec {
 
 namespace ops {
 
-// y = a W^T + bias.      Shapes: a [T, K], w [N, K], y [T, N].
-void matmul(const Exec& exec, const Activation& a, const PackedMatrix& w, Matrix<float> y);
+// y = a W^T + bias, rounded to the type of y.      Shapes: a [T, K], w [N, K], y [T, N].
+void matmul(const Exec& exec, const Activation& a, const PackedMatrix& w, const Activation& y);
 // y = y + a W^T + bias.
 void matmul_add(const Exec& exec, const Activation& a, const PackedMatrix& w, Matrix<float> y);
 // y = gelu_tanh(a W^T + bias), rounded to the type of y.
@@ -68,12 +68,12 @@ struct KvRows {
 };
 
 // Stores these rows of k and v (each [T, kv_heads * D]) as tokens first_token .. first_token + num_rows - 1.
-void kv_store(const Exec& exec, Matrix<const float> k, Matrix<const float> v, std::span<const KvRows> sequences);
+void kv_store(const Exec& exec, const Activation& k, const Activation& v, std::span<const KvRows> sequences);
 
 // y[t, h] = attention of q[t, h] over the first limit[t] tokens of its sequence, kv head h / (heads / kv_heads), for
 // the rows t of these sequences.
 // Shapes: q [T, heads * D], y [T, heads * D], limit [T], each at least 1.
-void attention(const Exec& exec, Matrix<const float> q, int heads, std::span<const KvRows> sequences,
+void attention(const Exec& exec, const Activation& q, int heads, std::span<const KvRows> sequences,
                std::span<const int32_t> limit, float scale, const Activation& y);
 
 }  // namespace ops

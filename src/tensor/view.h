@@ -70,6 +70,8 @@ class Activation {
   Activation(void* data, Element dtype, int64_t rows, int64_t cols, int64_t stride, PreparedOperand prepared = {})
       : data_(data), dtype_(dtype), rows_(rows), cols_(cols), stride_(stride), prepared_(prepared) {}
 
+  Activation(Matrix<float> x) : Activation(x.data(), Element::kF32, x.rows(), x.cols(), x.stride()) {}
+
   void* data() const { return data_; }
   Element dtype() const { return dtype_; }
   int64_t rows() const { return rows_; }
@@ -84,6 +86,11 @@ class Activation {
     if (part.integers != nullptr) part.integers += first * part.num_groups;
     if (part.values != nullptr) part.values += first * part.num_groups * kernels::kGroupInt8;
     return Activation(row(first), dtype_, count, cols_, stride_, part);
+  }
+  // Columns [first, first + count), as queries, keys or values: not as an operand of a product.
+  Activation col_range(int64_t first, int64_t count) const {
+    IDEFICS_CHECK(first >= 0 && count >= 0 && first + count <= cols_);
+    return Activation(static_cast<char*>(data_) + first * dtype_bytes(dtype_), dtype_, rows_, count, stride_);
   }
 
  private:

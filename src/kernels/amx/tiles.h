@@ -19,6 +19,11 @@ template <int kTile>
 inline void load(const void* from, int64_t stride) {
   asm volatile("tileloadd (%1,%2), %%tmm%c0" ::"i"(kTile), "r"(from), "r"(stride) : "memory");
 }
+// The same past L1, for what is read once and would push out what stays there.
+template <int kTile>
+inline void load_past(const void* from, int64_t stride) {
+  asm volatile("tileloaddt1 (%1,%2), %%tmm%c0" ::"i"(kTile), "r"(from), "r"(stride) : "memory");
+}
 template <int kTile>
 inline void store(void* to, int64_t stride) {
   asm volatile("tilestored %%tmm%c0, (%1,%2)" ::"i"(kTile), "r"(to), "r"(stride) : "memory");

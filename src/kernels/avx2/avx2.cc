@@ -311,8 +311,9 @@ void store_bf16(const KvStoreArgs& a, int32_t slot, const float* key, const floa
 void kv_store(const KvStoreArgs& args) noexcept {
   const KvStoreArgs a = args;
   for (int32_t slot = a.slot0; slot < a.slot1; ++slot) {
-    const float* key = a.k + (slot - a.slot0) * a.k_stride;
-    const float* value = a.v + (slot - a.slot0) * a.v_stride;
+    alignas(32) float key_room[kMaxHead], value_room[kMaxHead];
+    const float* key = as_floats<Avx2>(a.k, a.x_dtype, (slot - a.slot0) * a.k_stride, a.d, key_room);
+    const float* value = as_floats<Avx2>(a.v, a.x_dtype, (slot - a.slot0) * a.v_stride, a.d, value_room);
     switch (a.dtype) {
       case KvType::kF32: store_f32(a, slot, key, value); break;
       case KvType::kBf16: store_bf16(a, slot, key, value); break;

@@ -46,6 +46,14 @@ struct Avx2Vectors {
   static Vector load_first(const float* p, int32_t count) {
     return count >= kLanes ? load(p) : _mm256_maskload_ps(p, first(count));
   }
+  static Vector load_first(const void* x, DType dtype, int64_t at, int32_t count) {
+    if (dtype == DType::kF32) return load_first(static_cast<const float*>(x) + at, count);
+    const uint16_t* from = static_cast<const uint16_t*>(x) + at;
+    alignas(16) uint16_t values[kLanes] = {};
+    for (int32_t i = 0; i < count && i < kLanes; ++i) values[i] = from[i];
+    const __m128i* halves = reinterpret_cast<const __m128i*>(count >= kLanes ? from : values);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(halves)), 16));
+  }
   static void store_first(void* y, DType dtype, int64_t at, int32_t count, Vector x) {
     if (dtype == DType::kF32) {
       float* to = static_cast<float*>(y) + at;

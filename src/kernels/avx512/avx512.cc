@@ -183,20 +183,28 @@ inline void transpose(__m512i* rows) {
   }
 }
 
-// Values 0 .. 15 of x, then of y, as bf16.
-inline __m512i join_bf16(__m512 x, __m512 y) { return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(y, x)); }
+// 16 elements from x[at] on, then 16 from x[next] on, as bf16; of each as many as there are, then zeros.
+inline __m512i join_bf16(const void* x, DType dtype, int64_t at, int32_t count, int64_t next, int32_t next_count) {
+  if (dtype == DType::kF32) {
+    const __m512 low = Avx512::load_first(x, dtype, at, count), high = Avx512::load_first(x, dtype, next, next_count);
+    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+  }
+  const auto* from = static_cast<const uint16_t*>(x);
+  const __m256i low = _mm256_maskz_loadu_epi16(Avx512::first(count), from + at);
+  const __m256i high = _mm256_maskz_loadu_epi16(Avx512::first(next_count), from + next);
+  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
 
 // Sixteen tokens at once: one by one, each key would be D / 2 words in as many lines.
-void store_16_bf16(const KvStoreArgs& a, int32_t slot, const float* keys, const float* values) {
+void store_16_bf16(const KvStoreArgs& a, int32_t slot) {
   constexpr int32_t kLanes = Avx512::kLanes;
   const int32_t dp = padded_head(a.d);
   uint32_t* k = static_cast<uint32_t*>(a.k_block) + slot;
   for (int32_t i = 0; i < dp; i += 2 * kLanes) {
     __m512i pairs[16];
     for (int32_t r = 0; r < 16; ++r) {
-      const float* key = keys + r * a.k_stride;
-      pairs[r] =
-          join_bf16(Avx512::load_first(key + i, a.d - i), Avx512::load_first(key + i + kLanes, a.d - i - kLanes));
+      const int64_t key = (slot - a.slot0 + r) * a.k_stride + i;
+      pairs[r] = join_bf16(a.k, a.x_dtype, key, a.d - i, key + kLanes, a.d - i - kLanes);
     }
     transpose(pairs);
     for (int32_t j = 0; j < 16 && 2 * j < dp - i; ++j) _mm512_storeu_si512(k + (i / 2 + j) * kBlock, pairs[j]);
@@ -205,9 +213,9 @@ void store_16_bf16(const KvStoreArgs& a, int32_t slot, const float* keys, const 
   for (uint16_t j = 0; j < 32; ++j) order[j] = static_cast<uint16_t>(j / 2 + j % 2 * 16);
   uint16_t* v = static_cast<uint16_t*>(a.v_block) + int64_t{slot} * dp;
   for (int32_t r = 0; r < 16; r += 2, v += 2 * dp) {
-    const float *even = values + r * a.v_stride, *odd = even + a.v_stride;
+    const int64_t even = (slot - a.slot0 + r) * a.v_stride, odd = even + a.v_stride;
     for (int32_t i = 0; i < dp; i += kLanes) {
-      const __m512i both = join_bf16(Avx512::load_first(even + i, a.d - i), Avx512::load_first(odd + i, a.d - i));
+      const __m512i both = join_bf16(a.v, a.x_dtype, even + i, a.d - i, odd + i, a.d - i);
       _mm512_storeu_si512(v + 2 * i, _mm512_permutexvar_epi16(_mm512_load_si512(order), both));
     }
   }
@@ -216,13 +224,14 @@ void store_16_bf16(const KvStoreArgs& a, int32_t slot, const float* keys, const 
 void kv_store(const KvStoreArgs& args) noexcept {
   const KvStoreArgs a = args;
   for (int32_t slot = a.slot0; slot < a.slot1;) {
-    const float* key = a.k + (slot - a.slot0) * a.k_stride;
-    const float* value = a.v + (slot - a.slot0) * a.v_stride;
     if (a.dtype == KvType::kBf16 && slot % 2 == 0 && slot + 16 <= a.slot1) {
-      store_16_bf16(a, slot, key, value);
+      store_16_bf16(a, slot);
       slot += 16;
       continue;
     }
+    alignas(64) float key_room[kMaxHead], value_room[kMaxHead];
+    const float* key = as_floats<Avx512>(a.k, a.x_dtype, (slot - a.slot0) * a.k_stride, a.d, key_room);
+    const float* value = as_floats<Avx512>(a.v, a.x_dtype, (slot - a.slot0) * a.v_stride, a.d, value_room);
     switch (a.dtype) {
       case KvType::kF32: store_f32(a, slot, key, value); break;
       case KvType::kBf16: store_bf16(a, slot, key, value); break;

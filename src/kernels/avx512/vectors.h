@@ -49,6 +49,11 @@ struct Avx512Vectors {
   static Vector load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, Vector x) { _mm512_storeu_ps(p, x); }
   static Vector load_first(const float* p, int32_t count) { return _mm512_maskz_loadu_ps(first(count), p); }
+  static Vector load_first(const void* x, DType dtype, int64_t at, int32_t count) {
+    if (dtype == DType::kF32) return load_first(static_cast<const float*>(x) + at, count);
+    const __m256i halves = _mm256_maskz_loadu_epi16(first(count), static_cast<const uint16_t*>(x) + at);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+  }
   static void store_first(void* y, DType dtype, int64_t at, int32_t count, Vector x) {
     if (dtype == DType::kF32) {
       _mm512_mask_storeu_ps(static_cast<float*>(y) + at, first(count), x);

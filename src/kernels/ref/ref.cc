@@ -129,6 +129,10 @@ void to_bf16(const ToBf16Args& a) noexcept {
   }
 }
 
+float load(const void* x, DType dtype, int64_t at) {
+  return dtype == DType::kF32 ? static_cast<const float*>(x)[at] : bf16_to_f32(static_cast<const uint16_t*>(x)[at]);
+}
+
 // A row of d floats as q8: d integers, and their scale.
 float quantize_head(const float* x, int32_t d, int8_t* to) {
   float most = 0;
@@ -164,8 +168,11 @@ void kv_store(const KvStoreArgs& a) noexcept {
   const DType dtype = f32 ? DType::kF32 : DType::kBf16;
   const int32_t k_size = f32 ? a.d : dp;
   for (int32_t slot = a.slot0; slot < a.slot1; ++slot) {
-    const float* k_row = a.k + (slot - a.slot0) * a.k_stride;
-    const float* v_row = a.v + (slot - a.slot0) * a.v_stride;
+    float k_row[kMaxHead], v_row[kMaxHead];
+    for (int32_t i = 0; i < a.d; ++i) {
+      k_row[i] = load(a.k, a.x_dtype, (slot - a.slot0) * a.k_stride + i);
+      v_row[i] = load(a.v, a.x_dtype, (slot - a.slot0) * a.v_stride + i);
+    }
     if (a.dtype == KvType::kQ8) {
       store_q8(a, slot, k_row, v_row);
       continue;
@@ -217,7 +224,9 @@ void attention(const AttentionArgs& a) noexcept {
   for (int32_t r = a.r0; r < a.r1; ++r) {
     const int32_t token = r / a.group, head = r % a.group;
     Row row;
-    for (int32_t i = 0; i < a.d; ++i) row.q[i] = Type::round(a.q[token * a.q_stride + head * a.d + i]);
+    for (int32_t i = 0; i < a.d; ++i) {
+      row.q[i] = Type::round(load(a.q, a.q_dtype, token * a.q_stride + head * a.d + i));
+    }
     for (int32_t first = 0; first < a.limit[token]; first += kBlock) {
       const int32_t keys = a.limit[token] - first < kBlock ? a.limit[token] - first : kBlock;
       add_block<Type>(a, a.k_blocks[first / kBlock], a.v_blocks[first / kBlock], keys, row);
