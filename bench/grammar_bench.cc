@@ -36,6 +36,13 @@ constexpr const char* kInvoice = R"({"type":"object","properties":{"number":{"ty
   "additionalProperties":false})";
 constexpr const char* kLimited = R"({"type":"object","properties":{"title":{"type":"string","maxLength":500},"summary":
   {"type":"string","minLength":10,"maxLength":200}},"required":["title","summary"],"additionalProperties":false})";
+// Strings with a limit in every place, as the schemas of services have them.
+constexpr const char* kFourLimited = R"({"type":"object","properties":{"name":{"type":"string","maxLength":200},"city":
+  {"type":"string","maxLength":200},"street":{"type":"string","maxLength":200},"note":{"type":"string","maxLength":200}
+  },"required":["name","city","street","note"],"additionalProperties":false})";
+constexpr const char* kFourLimitedText = R"({"name": "Zoë Łukasz-Müller", "city": "東京 Tokyo", "street":
+ "Unter den Linden 77 / \"Hinterhaus\"", "note": "Please ring twice; the bell is broken \u2014 or call +49 30 1234567,
+ any day before 18:00."})";
 constexpr const char* kInvoiceText = R"({"number": "2024-0815 é", "date": "2024-08-15", "total": 1234.5, "currency":
  "EUR", "lines": [{"text": "Screws, galvanised \"M4\"", "count": 200, "price": 0.05}, {"text": "字幕 Cable", "count": 3,
  "price": 12.75}]})";
@@ -71,8 +78,11 @@ void run(const char* path) {
   const std::vector<Case> cases = {
       {"schema", {StructuredOutput::Kind::kJsonSchema, kInvoice, {}}, kInvoiceText},
       {"limited strings", {StructuredOutput::Kind::kJsonSchema, kLimited, {}}, kLimitedText},
+      {"four limited", {StructuredOutput::Kind::kJsonSchema, kFourLimited, {}}, kFourLimitedText},
       {"any object", {StructuredOutput::Kind::kJsonObject, "", {}}, kInvoiceText},
       {"regex", {StructuredOutput::Kind::kRegex, "([A-Z][a-z]+ ){2,8}[0-9]{3,}", {}}, "The Old Steam Engine 12345"},
+      {"words", {StructuredOutput::Kind::kRegex, "[a-zA-Z ,.'-]{1,300}", {}}, "The Old Engine, and what became of it."},
+      {"any text", {StructuredOutput::Kind::kRegex, "(.|\\n)*END", {}}, "Fact: ice floats — it's less dense. END"},
   };
   fmt::print("{} tokens; microseconds\n", vocabulary->size());
   fmt::print("{:<16}{:>12}{:>12}{:>12}{:>12}{:>12}\n", "case", "prepare", "cold mean", "cold worst", "warm mean",

@@ -189,12 +189,8 @@ class Compiler {
 
   Expr all_of(const json::object& schema, const std::string& where, int depth) {
     const json::array& parts = list_of_schemas(schema, "allOf", where);
-    json::value merged = without(schema, "allOf");
-    for (size_t i = 0; i < parts.size(); ++i) {
-      check_part(parts[i], fmt::format("{}/allOf/{}", where, i));
-      merged = document_.merge(merged, parts[i], fmt::format("{}/allOf/{}", where, i));
-    }
-    return body_of(merged, where, depth + 1);
+    for (size_t i = 0; i < parts.size(); ++i) check_part(parts[i], fmt::format("{}/allOf/{}", where, i));
+    return body_of(document_.without_all_of(schema, where), where, depth + 1);
   }
 
   void check_part(const json::value& part, const std::string& where) {

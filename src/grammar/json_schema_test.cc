@@ -1,6 +1,7 @@
 // Which texts the grammars of JSON schemas hold, and which schemas are refused.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "base/json.h"
@@ -270,6 +271,71 @@ std::string repeated(int count, const std::string& part) {
   std::string all;
   for (int i = 0; i < count; ++i) all += part;
   return all;
+}
+
+// A chain of `count` definitions, each made of the one before it; # in `link` is that one's name.
+std::string chain_of(int count, const std::string& link) {
+  std::string definitions = R"("d0":{"type":"integer"})";
+  for (int i = 1; i < count; ++i) {
+    std::string one = link;
+    for (size_t at; (at = one.find('#')) != std::string::npos;) {
+      one.replace(at, 1, "\x01/$defs/d" + std::to_string(i - 1));
+    }
+    std::replace(one.begin(), one.end(), '\x01', '#');
+    definitions += ",\"d" + std::to_string(i) + "\":" + one;
+  }
+  return R"({"$ref":"#/$defs/d)" + std::to_string(count - 1) + R"(","$defs":{)" + definitions + "}}";
+}
+
+TEST(JsonSchema, definitions_that_double_at_each_step_do_not_double_the_work) {
+  const std::string twice = R"({"allOf":[{"$ref":"#"},{"$ref":"#"}]})";
+  check({{chain_of(30, twice), {"1"}, {"\"a\""}}});
+  const std::string either = R"({"oneOf":[{"type":"object","properties":{"k":{"const":1},"c":{"$ref":"#"}},"required":
+    ["k","c"]},{"type":"object","properties":{"k":{"const":2},"c":{"$ref":"#"}},"required":["k","c"]}]})";
+  check(
+      {{chain_of(40, either), {}, {"1"}}, {chain_of(3, either), {"{\"k\":1,\"c\":{\"k\":2,\"c\":5}}"}, {"{\"k\":3}"}}});
+  const std::string mixed = R"({"type":"object","properties":{"c":{"allOf":[{"$ref":"#"},{"title":"t"}]},"e":{"anyOf":
+    [{"$ref":"#"},{"type":"null"}]}}})";
+  check({{chain_of(30, mixed), {"{}", "{\"c\":{}}", "{\"e\":null}"}, {"{\"c\":null}"}}});
+  for (
+      const std::string& source :
+      {chain_of(40, R"({"allOf":[{"$ref":"#"},{"minimum":1},{"allOf":[{"$ref":"#"},{"maximum":9}]}]})"),
+       R"({"allOf":[)" + many(12, R"({"anyOf":[{"minimum":#},{"maximum":7}]})") + "]}",
+       chain_of(
+           60,
+           R"({"oneOf":[{"allOf":[{"$ref":"#"},{"required":["a"]}]},{"allOf":[{"$ref":"#"},{"required":["b"]}]}]})")}) {
+    const auto start = std::chrono::steady_clock::now();
+    EXPECT_NE(refusal(Kind::kJsonSchema, source, {.build_time = std::chrono::milliseconds(200)}), "");
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+  }
+}
+
+TEST(JsonSchema, one_of_tells_apart_what_all_of_and_limits_tell_apart) {
+  check({{R"({"oneOf":[{"allOf":[{"$ref":"#/$defs/base"},{"properties":{"k":{"const":"a"}},"required":["k"]}]},
+            {"allOf":[{"$ref":"#/$defs/base"},{"properties":{"k":{"const":"b"}},"required":["k"]}]}],
+            "$defs":{"base":{"type":"object","properties":{"id":{"type":"integer"}}}}})",
+          {R"({"id":1,"k":"a"})", R"({"k":"b"})"},
+          {R"({"k":"c"})", "{}"}},
+         {R"({"oneOf":[{"type":"string","maxLength":3},{"type":"string","minLength":4,"maxLength":5}]})",
+          {R"("abc")", R"("abcd")"},
+          {R"("abcdef")"}},
+         {R"({"oneOf":[{"type":"array","maxItems":0},{"type":"array","minItems":1,"items":{"type":"null"}}]})",
+          {"[]", "[null]"},
+          {"[1]"}},
+         {R"({"oneOf":[{"type":"object","properties":{"a":false,"b":{"type":"null"}}},{"type":"object","properties":
+            {"a":{"type":"null"}},"required":["a"]}]})",
+          {R"({"b":null})", R"({"a":null})", "{}"},
+          {R"({"a":1})"}},
+         {R"({"allOf":[{"allOf":[{"type":"integer"},{"minimum":2}]},{"allOf":[{"maximum":5}]}]})",
+          {"2", "5"},
+          {"1", "6"}}});
+  for (const char* schema :
+       {R"({"oneOf":[{"type":"string","maxLength":3},{"type":"string","minLength":3}]})",
+        R"({"oneOf":[{"allOf":[{"type":"integer"}]},{"allOf":[{"type":"number"}]}]})",
+        R"({"oneOf":[{"maxLength":3},{"minItems":4}]})",
+        R"({"oneOf":[{"type":["string","array"],"maxLength":3},{"type":["string","array"],"minLength":4}]})"}) {
+    EXPECT_NE(refusal(Kind::kJsonSchema, schema).find("may be valid under"), std::string::npos) << schema;
+  }
 }
 
 TEST(JsonSchema, what_would_take_too_long_or_too_much_is_refused_in_bounded_time) {

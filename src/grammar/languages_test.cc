@@ -22,7 +22,7 @@ void check(Kind kind, const std::vector<Row>& rows) {
 
 void check_refused(Kind kind, const std::vector<std::pair<std::string, std::string>>& rows) {
   for (const auto& [source, message] : rows) {
-    const std::string said = refusal(kind, source);
+    const std::string said = refusal(kind, source, {.build_time = std::chrono::seconds(60)});
     EXPECT_NE(said.find(message), std::string::npos) << source.substr(0, 200) << "\nsaid: " << said;
     EXPECT_EQ(said.find('\n'), std::string::npos);
   }

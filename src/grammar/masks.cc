@@ -9,154 +9,128 @@ namespace idefics::grammar {
 namespace {
 
 void set_bit(std::span<uint32_t> bits, int32_t id) { bits[static_cast<size_t>(id) / 32] |= 1u << (id % 32); }
-
-bool has_calls(const Program& program, StateId state) { return (program.flags[state] & Program::kCalls) != 0; }
+void clear_bit(std::span<uint32_t> bits, int32_t id) { bits[static_cast<size_t>(id) / 32] &= ~(1u << (id % 32)); }
 
 std::span<const Program::Call> calls_of(const Program& program, StateId state) {
   const uint32_t first = program.first_call[state];
   return std::span(program.calls).subspan(first, program.first_call[state + 1] - first);
 }
 
-// Has bytes, is no end, and what it calls begins with bytes and is never empty: following its calls adds one place for
-// each, and no more. So are the characters of strings, where the rare ones are a rule of their own.
-bool is_plain(const Program& program, StateId state) {
-  if ((program.flags[state] & ~Program::kCalls) != Program::kBytes) return false;
-  const auto calls = calls_of(program, state);
-  return std::all_of(calls.begin(), calls.end(), [&](const Program::Call& call) {
-    return !call.tail && program.flags[call.start] == Program::kBytes;
-  });
+bool has_calls(const Program& program, StateId state) { return (program.flags[state] & Program::kCalls) != 0; }
+bool is_final(const Program& program, StateId state) { return (program.flags[state] & Program::kFinal) != 0; }
+
+// Places of the order of the tree's tokens.
+struct TokenRange {
+  uint32_t first, end;
+};
+
+std::vector<StateId> states_of(const StackTree& stacks, std::span<const Config::Place> places) {
+  std::vector<StateId> states;
+  for (const Config::Place& place : places) {
+    states.push_back(place.state);
+    for (StackId s = place.stack; s != StackTree::kEmpty; s = stacks.rest(s)) states.push_back(stacks.top(s));
+    states.push_back(Program::kNone);
+  }
+  return states;
 }
 
-// From a state, by which bytes the text goes on in the same way again and again: for `length` bytes of `bytes`,
-// whichever, only plain states are passed, and nothing that they call begins with one of these bytes.
-struct Run {
-  ByteSet bytes;
-  uint32_t length = 0;
-};
-
-// Finds runs, each once. The content of a string is one: within a string without a limit it has no end, in one of 500
-// characters it is as long as there are characters left, as far as that is looked at.
-class Runs {
- public:
-  static constexpr uint32_t kMaxLength = 32;  // of a run that is no loop; few parts of the tree are deeper
-
-  Runs(const Program& program, uint32_t longest) : program_(program), longest_(longest) {}
-
-  const Run& from(StateId state) {
-    const auto [it, inserted] = runs_.try_emplace(state);
-    if (inserted) find(state, it->second);
-    return it->second;
-  }
-
- private:
-  std::span<const StateId> row(StateId state) const {
-    return std::span(program_.next).subspan(size_t{state} * program_.num_classes, program_.num_classes);
-  }
-
-  // Where most classes of bytes lead.
-  StateId main_target(StateId state) const {
-    StateId best = Program::kNone;
-    ptrdiff_t most = 0;
-    const auto targets = row(state);
-    for (size_t c = 0; c < targets.size(); ++c) {
-      if (targets[c] == Program::kNone || targets[c] == best) continue;
-      const auto count = std::count(targets.begin() + static_cast<ptrdiff_t>(c), targets.end(), targets[c]);
-      if (count > most) {
-        most = count;
-        best = targets[c];
-      }
-      if (2 * most >= std::ssize(targets)) break;
-    }
-    return best;
-  }
-
-  bool calls_take(StateId state, const std::vector<uint32_t>& classes) const {
-    const auto calls = calls_of(program_, state);
-    return std::any_of(calls.begin(), calls.end(), [&](const Program::Call& call) {
-      return std::any_of(classes.begin(), classes.end(),
-                         [&](uint32_t c) { return row(call.start)[c] != Program::kNone; });
-    });
-  }
-
-  void find(StateId state, Run& run) const {
-    StateId to = main_target(state);
-    if (to == Program::kNone) return;
-    std::vector<uint32_t> classes;
-    for (uint32_t c = 0; c < program_.num_classes; ++c) {
-      if (row(state)[c] == to) classes.push_back(c);
-    }
-    for (size_t byte = 0; byte < 256; ++byte) {
-      if (row(state)[program_.class_of[byte]] == to) run.bytes.add(static_cast<uint8_t>(byte));
-    }
-    for (StateId at = state; run.length < kMaxLength; at = to) {
-      const auto targets = row(at);
-      to = targets[classes[0]];
-      const bool same = std::all_of(classes.begin(), classes.end(), [&](uint32_t c) { return targets[c] == to; });
-      if (!same || to == Program::kNone || !is_plain(program_, to) || calls_take(at, classes)) return;
-      if (has_calls(program_, to) != has_calls(program_, state)) return;
-      run.length = to == at ? longest_ + kMaxLength : run.length + 1;
-    }
-  }
-
-  const Program& program_;
-  uint32_t longest_;
-  std::unordered_map<StateId, Run> runs_;
-};
-
-// Walks the tree of tokens with a grammar: a configuration per level. Most of them are one plain state, with what it
-// calls, for which a look into the table is enough.
+// Walks the tree of tokens with a grammar: a configuration per level. Most of them are simple: one plain state with
+// what it calls, for which a look into the table is enough.
 class TreeWalk {
  public:
-  TreeWalk(const Program& program, const TokenVocabulary& vocabulary, StackTree& stacks, uint32_t max_depth)
+  TreeWalk(const Program& program, Runs& runs, const TokenVocabulary& vocabulary, StackTree& stacks, uint32_t max_depth)
       : program_(program),
+        runs_(runs),
         vocabulary_(vocabulary),
         stacks_(stacks),
         recognizer_(program, max_depth),
-        runs_(program, vocabulary.longest()),
         levels_(vocabulary.longest() + 1) {}
 
   Config& root() { return levels_[0].config; }
   Recognizer& recognizer() { return recognizer_; }
 
-  // The nodes below `top`, whose configuration is root(). Calls take(ids) for tokens that stay in the grammar, and
-  // leave(node) where the configuration is unknown.
+  // The nodes below `top`, whose configuration is root(). Calls take(range) for tokens that stay in the grammar, in
+  // their order, and leave(node) where the configuration is unknown.
   template <typename Take, typename Leave>
   void run(uint32_t top, Take&& take, Leave&& leave) {
     const auto nodes = vocabulary_.nodes();
     const size_t base = nodes[top].depth;
     levels_[0].mark = stacks_.size();
     simplify(levels_[0]);
-    if (take_all_below(top, levels_[0], take)) return;
+    find_run(levels_[0]);
     for (uint32_t n = top + 1; n < nodes[top].end;) {
-      const size_t depth = nodes[n].depth - base;
-      const Level& parent = levels_[depth - 1];
-      Level& level = levels_[depth];
-      if (!step(parent, nodes[n].byte, level)) {
-        n = nodes[n].end;
+      const TokenVocabulary::Node& node = nodes[n];
+      const Level& parent = levels_[node.depth - base - 1];
+      if (take_within(n, parent.run, take)) {
+        n = node.end;
         continue;
       }
-      if (const auto tokens = vocabulary_.tokens_at(n); !tokens.empty()) take(tokens);
-      if (!level.simple && level.config.unknown && nodes[n].end > n + 1) leave(n);
-      n = take_all_below(n, level, take) ? nodes[n].end : n + 1;
+      Level& level = levels_[node.depth - base];
+      if (!step(parent, node.byte, level)) {
+        n = node.end;
+        continue;
+      }
+      ++n;
+      if (node.first_token != nodes[n].first_token) take(TokenRange{node.first_token, nodes[n].first_token});
+      if (n == node.end) continue;
+      if (may_leave(level)) leave(n - 1);
+      find_run(level);
     }
     stacks_.truncate(levels_[0].mark);
   }
 
  private:
+  // By what its children may go on without a look at them.
+  struct LevelRun {
+    AsciiSet ascii;
+    uint16_t length = 0;
+    bool others = false;
+    bool stops = false;
+  };
   struct Level {
-    Config config;        // unless simple
-    Config::Place place;  // if simple: the only one
+    Config::Place place;  // if simple: the only one, but for what it calls
     bool simple = false;
     size_t mark = 0;
+    LevelRun run;
+    Config config;  // unless simple
   };
+
+  // Whether the node and all below it are decided by the run of its parent.
+  template <typename Take>
+  bool take_within(uint32_t n, const LevelRun& run, Take& take) const {
+    const TokenVocabulary::Node& node = vocabulary_.nodes()[n];
+    if (!node.ascii.is_subset_of(run.ascii) || (node.others && !run.others)) return false;
+    const TokenRange all{node.first_token, vocabulary_.nodes()[node.end].first_token};
+    if (node.chars <= run.length) {
+      take(all);
+      return true;
+    }
+    if (!run.stops || node.chars == TokenVocabulary::kNotText) return false;
+    const auto chars = vocabulary_.token_chars();
+    const int longest = node.end_char - 1 + run.length;
+    for (uint32_t i = all.first; i < all.end; ++i) {
+      const uint32_t first = i;
+      while (i < all.end && chars[i] <= longest) ++i;
+      if (i > first) take(TokenRange{first, i});
+    }
+    return true;
+  }
+
+  // Where the end of the rule is the end of what is known, a state that may be the last one adds no place either.
+  bool is_plain(Config::Place place) const {
+    return program_.plain[place.state] && (place.stack <= StackTree::kUnknown || !is_final(program_, place.state));
+  }
 
   // Whether the places are those of one plain state and its calls. The calls of a state that is asked about by itself
   // are missing, as those beyond the depth limit are.
   void simplify(Level& level) const {
     const Config& c = level.config;
     level.simple = false;
-    if (c.places.empty() || c.complete || c.unknown || !is_plain(program_, c.places[0].state)) return;
+    if (c.places.empty() || !is_plain(c.places[0])) return;
     const Config::Place first = c.places[0];
+    const bool final = is_final(program_, first.state);
+    if (c.complete != (final && first.stack == StackTree::kEmpty)) return;
+    if (c.unknown != (final && first.stack == StackTree::kUnknown)) return;
     const auto calls = calls_of(program_, first.state);
     if (c.places.size() != 1 + calls.size()) return;
     for (size_t i = 0; i < calls.size(); ++i) {
@@ -170,14 +144,37 @@ class TreeWalk {
     level.place = first;
   }
 
+  bool may_leave(const Level& level) const {
+    if (!level.simple) return level.config.unknown;
+    return level.place.stack == StackTree::kUnknown && is_final(program_, level.place.state);
+  }
+
+  // Of several places any will do; that of the most characters does most. A call needs room on the stack, which a
+  // simple level is known to have.
+  void find_run(Level& level) {
+    level.run = {};
+    const size_t count = level.simple ? 1 : std::min<size_t>(level.config.places.size(), 4);
+    int width = 0;
+    for (size_t i = 0; i < count; ++i) {
+      const Run& run = runs_.from(level.simple ? level.place.state : level.config.places[i].state);
+      if (run.length == 0 || run.width <= width) continue;
+      width = run.width;
+      const bool stops = run.stops && level.simple && (!run.is_final || level.place.stack == StackTree::kEmpty);
+      level.run = {run.ascii, run.length, run.others && (level.simple || !run.by_call), stops};
+    }
+  }
+
   // From one plain state to another, as a look into the table: what is called does not take the byte. A state with
   // calls comes only after one with calls, so that how deep they are is known already.
   bool step_simply(const Level& from, uint8_t byte, StateId next, Level& to) const {
     const StateId state = from.place.state;
-    if (next == Program::kNone || !is_plain(program_, next)) return false;
-    if (has_calls(program_, next) && !has_calls(program_, state)) return false;
-    for (const Program::Call& call : calls_of(program_, state)) {
-      if (program_.step(call.start, byte) != Program::kNone) return false;
+    if (next == Program::kNone || !is_plain({next, from.place.stack})) return false;
+    if (has_calls(program_, state)) {
+      for (const Program::Call& call : calls_of(program_, state)) {
+        if (program_.step(call.start, byte) != Program::kNone) return false;
+      }
+    } else if (has_calls(program_, next)) {
+      return false;
     }
     to.place = {next, from.place.stack};
     to.simple = true;
@@ -201,90 +198,149 @@ class TreeWalk {
     return true;
   }
 
-  template <typename Take>
-  bool take_all_below(uint32_t node, const Level& level, Take& take) {
-    if (!level.simple) return false;
-    const TokenVocabulary::Below* below = vocabulary_.below(node);
-    if (below == nullptr) return false;
-    const Run& run = runs_.from(level.place.state);
-    if (below->levels > run.length || !below->bytes.is_subset_of(run.bytes)) return false;
-    take(vocabulary_.tokens_below(node));
-    return true;
-  }
-
   const Program& program_;
+  Runs& runs_;
   const TokenVocabulary& vocabulary_;
   StackTree& stacks_;
   Recognizer recognizer_;
-  Runs runs_;
   Config one_;
   std::vector<Level> levels_;
 };
+
+// The tokens of `ranges`, which are in order: set one by one, or cleared of all if that is less work.
+void fill(const TokenVocabulary& vocabulary, std::span<const TokenRange> ranges, StateTokens& result) {
+  const auto tokens = vocabulary.tokens();
+  size_t count = 0;
+  for (const TokenRange& r : ranges) count += r.end - r.first;
+  if (count <= vocabulary.mask_words()) {
+    result.ids.reserve(count);
+    for (const TokenRange& r : ranges) {
+      result.ids.insert(result.ids.end(), tokens.begin() + r.first, tokens.begin() + r.end);
+    }
+  } else if (count <= tokens.size() / 2) {
+    result.bits.assign(vocabulary.mask_words(), 0);
+    for (const TokenRange& r : ranges) {
+      for (uint32_t i = r.first; i < r.end; ++i) set_bit(result.bits, tokens[i]);
+    }
+  } else {
+    result.bits.assign(vocabulary.all_bits().begin(), vocabulary.all_bits().end());
+    uint32_t next = 0;
+    for (const TokenRange& r : ranges) {
+      for (; next < r.first; ++next) clear_bit(result.bits, tokens[next]);
+      next = r.end;
+    }
+    for (; next < tokens.size(); ++next) clear_bit(result.bits, tokens[next]);
+  }
+}
 
 }  // namespace
 
 MaskCache::MaskCache(std::shared_ptr<const Program> program, std::shared_ptr<const TokenVocabulary> vocabulary,
                      uint32_t max_depth)
-    : program_(std::move(program)), vocabulary_(std::move(vocabulary)), max_depth_(max_depth) {}
+    : program_(std::move(program)), vocabulary_(std::move(vocabulary)), max_depth_(max_depth), runs_(*program_) {}
 
 void MaskCache::add(StackTree& stacks, const Config& config, std::span<uint32_t> bits) const {
   IDEFICS_CHECK(bits.size() >= vocabulary_->mask_words());
-  for (const Config::Place& place : config.places) add_place(stacks, place, bits);
+  const std::lock_guard lock(mutex_);
+  const std::vector<Config::Place> places = without_called(stacks, config);
+  if (!is_dear(stacks, places)) {
+    for (const Config::Place& place : places) add_place(stacks, place, bits);
+    return;
+  }
+  const std::vector<StateId> key = states_of(stacks, places);
+  auto it = configs_.find(key);
+  if (it == configs_.end()) {
+    std::vector<uint32_t> mask(vocabulary_->mask_words(), 0);
+    for (const Config::Place& place : places) add_place(stacks, place, mask);
+    if (configs_.size() >= kMaxConfigs) configs_.clear();
+    it = configs_.emplace(key, std::move(mask)).first;
+  }
+  for (size_t i = 0; i < it->second.size(); ++i) bits[i] |= it->second[i];
+}
+
+// The places but for those that the first one calls: where it is plain, they are part of its entry.
+std::vector<Config::Place> MaskCache::without_called(const StackTree& stacks, const Config& config) const {
+  std::vector<Config::Place> places = config.places;
+  if (places.size() < 2 || !program_->plain[places[0].state] || !has_room(stacks, places[0])) return places;
+  const Config::Place first = places[0];
+  std::erase_if(places, [&](const Config::Place& place) {
+    if (place.stack <= StackTree::kUnknown || stacks.rest(place.stack) != first.stack) return false;
+    return std::ranges::any_of(calls_of(*program_, first.state), [&](const Program::Call& call) {
+      return call.start == place.state && call.to == stacks.top(place.stack);
+    });
+  });
+  return places;
+}
+
+bool MaskCache::is_dear(const StackTree& stacks, std::span<const Config::Place> places) const {
+  size_t leaving = 0, depth = 0;
+  for (const Config::Place& place : places) {
+    depth += stacks.depth(place.stack);
+    leaving += find(place).leaving.size();
+  }
+  return leaving >= kManyLeaving && depth <= 1024;
+}
+
+// Otherwise the entry allows calls that this stack has no room for.
+bool MaskCache::has_room(const StackTree& stacks, Config::Place place) const {
+  return stacks.depth(place.stack) + find(place).depth <= max_depth_;
 }
 
 void MaskCache::add_place(StackTree& stacks, Config::Place place, std::span<uint32_t> bits) const {
-  const auto entry = find(place.state);
-  const auto take = [bits](std::span<const int32_t> ids) {
-    for (const int32_t id : ids) set_bit(bits, id);
+  const auto take = [&](TokenRange range) {
+    for (uint32_t i = range.first; i < range.end; ++i) set_bit(bits, vocabulary_->tokens()[i]);
   };
   const auto no_leave = [](uint32_t) { IDEFICS_CHECK(false); };  // real stacks have a known end
-  if (stacks.depth(place.stack) + entry->depth > max_depth_) {
-    // Here the entry allows calls that this stack has no room for.
-    TreeWalk walk(*program_, *vocabulary_, stacks, max_depth_);
+  if (!has_room(stacks, place)) {
+    TreeWalk walk(*program_, runs_, *vocabulary_, stacks, max_depth_);
     walk.root().places = {place};
     walk.run(0, take, no_leave);
     return;
   }
-  for (size_t i = 0; i < entry->bits.size(); ++i) bits[i] |= entry->bits[i];
-  for (const int32_t id : entry->ids) set_bit(bits, id);
-  if (place.stack == StackTree::kEmpty || entry->leaving.empty()) return;
+  const StateTokens& entry = find(place);
+  for (size_t i = 0; i < entry.bits.size(); ++i) bits[i] |= entry.bits[i];
+  for (const int32_t id : entry.ids) set_bit(bits, id);
+  if (entry.leaving.empty()) return;
   const size_t mark = stacks.size();
-  TreeWalk walk(*program_, *vocabulary_, stacks, max_depth_);
+  TreeWalk walk(*program_, runs_, *vocabulary_, stacks, max_depth_);
   walk.recognizer().enter(stacks, {stacks.top(place.stack), stacks.rest(place.stack)}, walk.root());
   if (!walk.root().places.empty()) {
-    for (const uint32_t node : entry->leaving) walk.run(node, take, no_leave);
+    for (const uint32_t node : entry.leaving) walk.run(node, take, no_leave);
   }
   stacks.truncate(mark);
 }
 
-std::shared_ptr<const StateTokens> MaskCache::find(StateId state) const {
-  {
-    const std::lock_guard lock(mutex_);
-    if (const auto it = entries_.find(state); it != entries_.end()) return it->second;
-  }
-  auto entry = std::make_shared<const StateTokens>(walk_state(state));
-  const std::lock_guard lock(mutex_);
+const StateTokens& MaskCache::find(Config::Place place) const {
+  const uint64_t key = uint64_t{place.state} * 2 + (place.stack == StackTree::kEmpty);
+  if (const auto it = entries_.find(key); it != entries_.end()) return it->second;
+  StateTokens entry = walk({place.state, place.stack == StackTree::kEmpty ? StackTree::kEmpty : StackTree::kUnknown});
   if (entries_.size() >= kMaxEntries) entries_.clear();
-  entries_[state] = entry;
-  return entry;
+  return entries_[key] = std::move(entry);
 }
 
-StateTokens MaskCache::walk_state(StateId state) const {
+StateTokens MaskCache::walk(Config::Place place) const {
   StateTokens result;
   StackTree stacks;
-  TreeWalk walk(*program_, *vocabulary_, stacks, max_depth_);
-  // Only bytes: what the state calls, and where it returns to, are places of their own.
-  walk.root().places = {{state, StackTree::kUnknown}};
+  TreeWalk walk(*program_, runs_, *vocabulary_, stacks, max_depth_);
+  if (program_->plain[place.state]) {
+    walk.recognizer().enter(stacks, place, walk.root());
+  } else {
+    // Only bytes: what the state calls, and where it returns to, are places of their own.
+    walk.root().places = {place};
+  }
+  std::vector<TokenRange> ranges;
   walk.run(
-      0, [&](std::span<const int32_t> ids) { result.ids.insert(result.ids.end(), ids.begin(), ids.end()); },
+      0,
+      [&](TokenRange range) {
+        if (ranges.empty() || ranges.back().end != range.first) {
+          ranges.push_back(range);
+        } else {
+          ranges.back().end = range.end;
+        }
+      },
       [&](uint32_t node) { result.leaving.push_back(node); });
   result.depth = walk.recognizer().deepest();
-  if (result.ids.size() > vocabulary_->mask_words()) {
-    result.bits.assign(vocabulary_->mask_words(), 0);
-    for (const int32_t id : result.ids) set_bit(result.bits, id);
-    result.ids.clear();
-  }
-  result.ids.shrink_to_fit();
+  fill(*vocabulary_, ranges, result);
   return result;
 }
 

@@ -211,6 +211,7 @@ class Linker {
     for (size_t i = 0; i < kept_.size(); ++i) fill_state(i);
     program_.first_call.push_back(static_cast<uint32_t>(program_.calls.size()));
     for (Program::Call& c : program_.calls) c.tail = program_.flags[c.to] == Program::kFinal;
+    for (size_t i = 0; i < kept_.size(); ++i) program_.plain.push_back(is_plain(i));
     program_.start = numbers_[grammar_.start][0];
   }
 
@@ -232,6 +233,13 @@ class Linker {
       program_.calls.push_back({numbers_[c.rule][0], numbers_[r][c.to], false});
     }
     program_.flags[i] = flags;
+  }
+
+  bool is_plain(size_t i) const {
+    if ((program_.flags[i] & Program::kBytes) == 0) return false;
+    return std::all_of(
+        program_.calls.begin() + program_.first_call[i], program_.calls.begin() + program_.first_call[i + 1],
+        [this](const Program::Call& c) { return !c.tail && program_.flags[c.start] == Program::kBytes; });
   }
 
   const Grammar& grammar_;

@@ -39,6 +39,10 @@ struct Program {
   uint32_t num_classes = 0;
   std::vector<StateId> next;  // [states, classes]
   std::vector<uint8_t> flags;
+  // By state: it has bytes, and what it calls begins with bytes, is never empty and has more to come after it, so that
+  // following its calls adds one place for each and no more. So are the characters of strings, where the rare ones are
+  // a rule of their own.
+  std::vector<uint8_t> plain;
   std::vector<uint32_t> first_call;  // [states + 1]: the calls of state s are calls[first_call[s] .. first_call[s + 1])
   std::vector<Call> calls;
   StateId start = 0;

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cmath>
 #include <cstdlib>
+#include <fstream>
 #include <random>
 
 #include "base/json.h"
@@ -40,7 +42,7 @@ class Generator {
   }
 
   json::value root() {
-    json::object result = object(3);
+    json::object result = object(3, 2);
     result["$defs"] = {{"shared", shared()}};
     return result;
   }
@@ -86,13 +88,13 @@ class Generator {
     return result;
   }
 
-  json::object object(int depth) {
+  json::object object(int depth, uint32_t least = 0) {
     json::object properties;
     json::array required;
-    const uint32_t count = below(5);
+    const uint32_t count = least + below(5);
     for (uint32_t i = 0; i < count; ++i) {
-      const char* names[] = {"id", "name", "a \"b\"", "é", "n"};
-      const std::string name = names[below(5)];
+      const char* names[] = {"id", "name", "a \"b\"", "é", "n", "total", "v"};
+      const std::string name = names[below(7)];
       properties[name] = schema(depth - 1);
       if (below(2)) required.emplace_back(name);
     }
@@ -245,50 +247,95 @@ class Validator {
   const json::value& root_;
 };
 
-// A finished text, or what is there after `max_tokens`. Long texts are led to their end by preferring short tokens.
+// A finished text, or what is there after `max_tokens`.
 struct Finished {
   std::string text;
   bool complete;
 };
 
-Finished random_text(const std::shared_ptr<const CompiledGrammar>& grammar, uint32_t seed, int max_tokens) {
-  std::mt19937 random(seed);
-  TokenConstraint constraint(grammar, {kStop});
-  std::vector<uint32_t> bits(test_vocabulary()->mask_words());
-  std::string text;
-  std::vector<int32_t> ids;
-  for (int i = 0; i < max_tokens && !constraint.must_stop(); ++i) {
-    if (random() % 2 == 0) {
-      for (const int32_t id : constraint.forced_tokens()) {
-        EXPECT_TRUE(constraint.accept(id));
-        text += test_vocabulary()->bytes(id);
-      }
-      if (constraint.must_stop()) break;
-    }
-    constraint.mask(bits);
-    ids.clear();
-    bool closes = false;  // a token that ends a string, list or object is taken more often than chance has it
-    for (const bool closing : {true, false}) {
-      if (closes || (closing && random() % 3 != 0)) continue;
-      for (int32_t id = 0; id < test_vocabulary()->size(); ++id) {
-        if ((bits[static_cast<size_t>(id) / 32] >> (id % 32) & 1) == 0) continue;
-        const std::string_view token = test_vocabulary()->bytes(id);
-        if (!closing || id == kStop || token == "\"" || token == "}" || token == "]") ids.push_back(id);
-      }
-      closes = closing && !ids.empty();
-    }
-    const int32_t id = ids[random() % ids.size()];
-    EXPECT_TRUE(constraint.accept(id));
-    if (id == kStop) break;
-    text += test_vocabulary()->bytes(id);
-  }
-  return {text, constraint.is_complete()};
+// Whether a token ends a string, list or object after `text`; now and then it is wrong, within strings.
+bool closes(std::string_view text, std::string_view token) {
+  if (token.starts_with('}') || token.starts_with(']')) return true;
+  const size_t last = text.find_last_not_of(" \n");
+  const bool opens = last == std::string_view::npos || text[last] == '{' || text[last] == ',' || text[last] == ':';
+  return token.starts_with('"') && !opens;
 }
+
+// How often a walk closes what it has opened: of `out_of` steps where it may, one prefers to, the others prefer not to.
+// Some walks so go on for long; beyond `patience` tokens all hurry to their end.
+class Walker {
+ public:
+  Walker(const std::shared_ptr<const CompiledGrammar>& grammar, uint32_t seed)
+      : random_(seed), constraint_(grammar, {kStop}), bits_(test_vocabulary()->mask_words()) {
+    const uint32_t bias[] = {3, 16, 64, 256};
+    out_of_ = bias[random_() % 4];
+    patience_ = out_of_ > 4 ? 40 + static_cast<int>(random_() % 200) : 20;
+  }
+
+  Finished run(int max_tokens) {
+    for (int i = 0; i < max_tokens && !constraint_.must_stop(); ++i) {
+      if (random_() % 2 == 0) take_forced();
+      if (constraint_.must_stop()) break;
+      const int32_t id = choose(i > patience_ ? random_() % 3 == 0 : random_() % out_of_ == 0);
+      EXPECT_TRUE(constraint_.accept(id));
+      if (id == kStop) break;
+      text_ += test_vocabulary()->bytes(id);
+    }
+    return {text_, constraint_.is_complete()};
+  }
+
+ private:
+  void take_forced() {
+    for (const int32_t id : constraint_.forced_tokens()) {
+      EXPECT_TRUE(constraint_.accept(id));
+      text_ += test_vocabulary()->bytes(id);
+    }
+  }
+
+  // Of the allowed tokens one that closes, or one that does not, if there is one.
+  int32_t choose(bool close) {
+    constraint_.mask(bits_);
+    std::vector<int32_t> wanted, others;
+    for (int32_t id = 0; id < test_vocabulary()->size(); ++id) {
+      if ((bits_[static_cast<size_t>(id) / 32] >> (id % 32) & 1) == 0) continue;
+      const bool is_end = id == kStop || closes(text_, test_vocabulary()->bytes(id));
+      (is_end == close ? wanted : others).push_back(id);
+    }
+    const auto& ids = wanted.empty() ? others : wanted;
+    return ids[random_() % ids.size()];
+  }
+
+  std::mt19937 random_;
+  TokenConstraint constraint_;
+  std::vector<uint32_t> bits_;
+  std::string text_;
+  uint32_t out_of_;
+  int patience_;
+};
+
+// IDEFICS_TEXTS names a file for the schemas and their texts, one line of JSON for each schema, for other validators.
+class Record {
+ public:
+  Record() {
+    if (const char* path = std::getenv("IDEFICS_TEXTS")) file_.open(path);
+  }
+  void add(const json::value& schema, const std::vector<std::string>& texts) {
+    if (!file_.is_open()) return;
+    json::array list;
+    for (const std::string& text : texts) list.emplace_back(text);
+    file_ << json::serialize(json::object{{"schema", schema}, {"texts", list}}) << "\n";
+  }
+
+ private:
+  std::ofstream file_;
+};
 
 TEST(RandomSchemas, every_finished_text_parses_and_is_valid) {
   const char* wish = std::getenv("IDEFICS_SCHEMAS");
   const int count = wish != nullptr ? std::atoi(wish) : 150;
   int finished = 0, satisfiable = 0;
+  std::vector<size_t> lengths;
+  Record record;
   for (int i = 0; i < count; ++i) {
     const json::value schema = Generator(static_cast<uint32_t>(i)).root();
     const std::string source = json::serialize(schema);
@@ -297,18 +344,26 @@ TEST(RandomSchemas, every_finished_text_parses_and_is_valid) {
     ASSERT_EQ(said, "") << source;
     ++satisfiable;
     const auto grammar = compile(Kind::kJsonSchema, source, {.build_time = std::chrono::seconds(60)});
+    std::vector<std::string> texts;
     for (uint32_t seed = 0; seed < 3; ++seed) {
-      const Finished result = random_text(grammar, static_cast<uint32_t>(i) * 3 + seed, 400);
+      const Finished result = Walker(grammar, static_cast<uint32_t>(i) * 3 + seed).run(600);
       if (!result.complete) continue;
       ++finished;
       json::value value;
       ASSERT_NO_THROW(value = parse_json(result.text, "text")) << result.text << "\n" << source;
       ASSERT_TRUE(Validator(schema).valid(schema, value)) << result.text << "\n" << source;
+      texts.push_back(result.text);
+      lengths.push_back(result.text.size());
     }
+    record.add(schema, texts);
   }
   EXPECT_GT(satisfiable, count * 9 / 10);
   EXPECT_GT(finished, count * 3 / 2);  // most walks end by themselves
-  fmt::print("{} schemas, {} finished texts\n", satisfiable, finished);
+  std::sort(lengths.begin(), lengths.end());
+  EXPECT_GT(lengths[lengths.size() / 2], 60u);
+  fmt::print("{} schemas, {} finished texts; bytes: a quarter at most {}, half {}, three quarters {}, the longest {}\n",
+             satisfiable, finished, lengths[lengths.size() / 4], lengths[lengths.size() / 2],
+             lengths[lengths.size() * 3 / 4], lengths.back());
 }
 
 }  // namespace

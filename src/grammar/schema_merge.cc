@@ -121,6 +121,17 @@ const json::object* properties_of(const json::object& schema) {
   return value != nullptr ? value->if_object() : nullptr;
 }
 
+// Whether all that `max` of one allows is below what `min` of the other does; with `touch` both may hold at an equal
+// number.
+bool ends_before(const json::object& low, const char* max, const json::object& high, const char* min, bool touch) {
+  const json::value *top = low.if_contains(max), *bottom = high.if_contains(min);
+  if (top == nullptr || bottom == nullptr) return false;
+  const auto x = to_decimal(*top), y = to_decimal(*bottom);
+  if (!x || !y) return false;
+  const int compared = compare(*x, *y);
+  return compared < 0 || (compared == 0 && !touch);
+}
+
 bool is_closed(const json::object& schema) {
   const json::value* more = schema.if_contains("additionalProperties");
   return more != nullptr && more->is_bool() && !more->get_bool();
@@ -250,7 +261,11 @@ json::object SchemaDocument::follow(const json::value& schema, const std::string
 
 json::value SchemaDocument::merge(const json::value& a, const json::value& b, const std::string& where,
                                   int depth) const {
-  const json::object first = follow(a, where, depth + 1), second = follow(b, where, depth + 1);
+  json::object first = follow(a, where, depth + 1), second = follow(b, where, depth + 1);
+  if (first.contains("allOf") && second.contains("allOf") && first.at("allOf") != second.at("allOf")) {
+    first = without_all_of(first, where, depth + 1);
+    second = without_all_of(second, where, depth + 1);
+  }
   json::object result;
   // Their additionalProperties speak of different properties, and their items of different places, so these are merged
   // first, as a whole.
@@ -359,10 +374,26 @@ void SchemaDocument::merge_key(json::object& into, std::string_view key, const j
   }
 }
 
+json::object SchemaDocument::without_all_of(const json::object& schema, const std::string& where, int depth) const {
+  const json::value& parts = schema.at("allOf");
+  if (!parts.is_array() || parts.get_array().empty()) {
+    fail(fmt::format("{}: allOf is {}, wanted a list of schemas", where, describe(parts)));
+  }
+  json::object rest = schema;
+  rest.erase("allOf");
+  json::value merged = std::move(rest);
+  for (size_t i = 0; i < parts.get_array().size(); ++i) {
+    merged = merge(merged, parts.get_array()[i], fmt::format("{}/allOf/{}", where, i), depth);
+  }
+  return merged.get_object();
+}
+
 bool SchemaDocument::disjoint(const json::value& first, const json::value& second, const std::string& where,
                               int depth) const {
   if (depth > 8) return false;
-  const json::object x = follow(first, where, depth), y = follow(second, where, depth);
+  json::object x = follow(first, where, depth), y = follow(second, where, depth);
+  if (x.contains("allOf")) x = without_all_of(x, where, depth + 1);
+  if (y.contains("allOf")) y = without_all_of(y, where, depth + 1);
   for (const auto* one : {&x, &y}) {
     const json::object& other = one == &x ? y : x;
     for (const char* key : {"anyOf", "oneOf"}) {
@@ -387,23 +418,18 @@ bool SchemaDocument::disjoint(const json::value& first, const json::value& secon
   if (types.empty()) return true;
   if (types == std::set{JsonType::kObject}) return disjoint_objects(x, y, where, depth);
   if (types == std::set{JsonType::kInteger} || types == std::set{JsonType::kNumber}) {
-    const auto bound = [](const json::object& s, const char* key) {
-      const json::value* value = s.if_contains(key);
-      return value != nullptr ? to_decimal(*value) : std::nullopt;
-    };
-    const auto below = [&](const json::object& low, const json::object& high) {
-      for (const char* max : {"maximum", "exclusiveMaximum"}) {
-        for (const char* min : {"minimum", "exclusiveMinimum"}) {
-          const auto top = bound(low, max), bottom = bound(high, min);
-          if (!top || !bottom) continue;
-          const int c = compare(*top, *bottom);
-          if (c < 0 || (c == 0 && (max[0] == 'e' || min[0] == 'e'))) return true;
-        }
+    for (const char* max : {"maximum", "exclusiveMaximum"}) {
+      for (const char* min : {"minimum", "exclusiveMinimum"}) {
+        const bool touch = max[0] != 'e' && min[0] != 'e';
+        if (ends_before(x, max, y, min, touch) || ends_before(y, max, x, min, touch)) return true;
       }
-      return false;
-    };
-    return below(x, y) || below(y, x);
+    }
   }
+  const auto apart = [&](const char* max, const char* min) {
+    return ends_before(x, max, y, min, true) || ends_before(y, max, x, min, true);
+  };
+  if (types == std::set{JsonType::kString}) return apart("maxLength", "minLength");
+  if (types == std::set{JsonType::kArray}) return apart("maxItems", "minItems");
   return false;
 }
 
@@ -411,7 +437,8 @@ bool SchemaDocument::disjoint_objects(const json::object& a, const json::object&
                                       int depth) const {
   const json::object *own = properties_of(a), *theirs = properties_of(b);
   const auto forbids = [](const json::object& schema, const json::object* properties, std::string_view key) {
-    return is_closed(schema) && (properties == nullptr || !properties->contains(key));
+    const json::value* value = properties != nullptr ? properties->if_contains(key) : nullptr;
+    return value != nullptr ? value->is_bool() && !value->get_bool() : is_closed(schema);
   };
   const auto try_required = [&](const json::object& from, const json::object& other, const json::object* others) {
     const json::value* list = from.if_contains("required");

@@ -33,6 +33,9 @@ class SchemaDocument {
   // schema.
   json::value merge(const json::value& a, const json::value& b, const std::string& where, int depth = 0) const;
 
+  // A schema with "allOf" as one without. Errors: as merge().
+  json::object without_all_of(const json::object& schema, const std::string& where, int depth = 0) const;
+
   // True only when it is certain that no value that is written for one of them satisfies the other.
   bool disjoint(const json::value& a, const json::value& b, const std::string& where, int depth = 0) const;
 

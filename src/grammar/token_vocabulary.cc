@@ -29,7 +29,7 @@ TokenVocabulary::TokenVocabulary(const Tokenizer& tokenizer) : tokenizer_(tokeni
   });
 
   std::vector<uint32_t> path = {0};  // nodes from the root to the last token's
-  nodes_.push_back({0, 0, 0, 0});
+  nodes_.push_back({});
   std::string_view last;
   for (const int32_t id : order) {
     const std::string_view token = bytes(id);
@@ -42,36 +42,57 @@ TokenVocabulary::TokenVocabulary(const Tokenizer& tokenizer) : tokenizer_(tokeni
     }
     for (size_t i = common; i < token.size(); ++i) {
       path.push_back(static_cast<uint32_t>(nodes_.size()));
-      nodes_.push_back(
-          {0, static_cast<uint32_t>(tokens_.size()), static_cast<uint16_t>(i + 1), static_cast<uint8_t>(token[i])});
+      Node node{};
+      node.first_token = static_cast<uint32_t>(tokens_.size());
+      node.depth = static_cast<uint16_t>(i + 1);
+      node.byte = static_cast<uint8_t>(token[i]);
+      nodes_.push_back(node);
     }
     tokens_.push_back(id);
     last = token;
   }
   for (const uint32_t node : path) nodes_[node].end = static_cast<uint32_t>(nodes_.size());
-  nodes_.push_back({static_cast<uint32_t>(nodes_.size() + 1), static_cast<uint32_t>(tokens_.size()), 0, 0});
+  Node sentinel{};
+  sentinel.end = static_cast<uint32_t>(nodes_.size() + 1);
+  sentinel.first_token = static_cast<uint32_t>(tokens_.size());
+  nodes_.push_back(sentinel);
   sum_up();
+  all_bits_.assign(mask_words(), 0);
+  for (const int32_t id : tokens_) all_bits_[static_cast<size_t>(id) / 32] |= 1u << (id % 32);
 }
 
-// From the last node to the first, so that what is below a node is summed up before the node itself.
 void TokenVocabulary::sum_up() {
-  below_index_.assign(nodes_.size(), 0);
-  for (auto node = static_cast<uint32_t>(nodes_.size()) - 1; node-- > 0;) {
-    if (nodes_[node].end - node <= kMinBelow) continue;
-    Below sum;
-    for (uint32_t n = node + 1; n < nodes_[node].end;) {
-      sum.bytes.add(nodes_[n].byte);
-      sum.levels = std::max<uint32_t>(sum.levels, nodes_[n].depth - nodes_[node].depth);
-      if (const Below* inner = below(n)) {
-        sum.bytes.add(inner->bytes);
-        sum.levels = std::max(sum.levels, nodes_[n].depth - nodes_[node].depth + inner->levels);
-        n = nodes_[n].end;
-      } else {
-        ++n;
-      }
+  const size_t count = nodes_.size() - 1;
+  std::vector<Utf8Position> position(count);
+  std::vector<uint32_t> parent(count, 0), path(longest_ + 1, 0);
+  for (uint32_t n = 1; n < count; ++n) {
+    parent[n] = path[nodes_[n].depth - 1u];
+    path[nodes_[n].depth] = n;
+    position[n] = position[parent[n]].next(nodes_[n].byte);
+    nodes_[n].end_char = static_cast<uint16_t>(nodes_[parent[n]].end_char + position[parent[n]].at_boundary());
+    for (uint32_t i = nodes_[n].first_token; i < nodes_[n + 1].first_token; ++i) {
+      token_chars_.push_back(static_cast<uint8_t>(std::min<int>(nodes_[n].end_char, 255)));
     }
-    below_.push_back(sum);
-    below_index_[node] = static_cast<uint32_t>(below_.size());
+  }
+  // From the last node to the first, so that what is below a node is summed up before the node itself. Until it is,
+  // its `chars` are the most that one of its children adds.
+  for (auto n = static_cast<uint32_t>(count); n-- > 1;) {
+    Node& node = nodes_[n];
+    if (node.byte < 0x80) {
+      node.ascii.add(node.byte);
+    } else {
+      node.others = true;
+    }
+    if (!position[n].is_valid() || node.chars == kNotText) {
+      node.chars = kNotText;
+    } else {
+      node.chars = std::max<uint16_t>(1, static_cast<uint16_t>(node.chars + position[n].at_boundary()));
+    }
+    Node& above = nodes_[parent[n]];
+    above.ascii.add(node.ascii);
+    above.others = above.others || node.others;
+    above.chars = std::max(above.chars, node.chars);
+    if (!position[parent[n]].at_boundary()) node.chars = kNotText;
   }
 }
 

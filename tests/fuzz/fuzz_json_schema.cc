@@ -1,0 +1,10 @@
+// A JSON schema: compiles, or is refused; what compiles is walked.
+#include <cstddef>
+#include <cstdint>
+
+#include "fuzz_grammar.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  return idefics::grammar::fuzz_source(idefics::StructuredOutput::Kind::kJsonSchema,
+                                       {reinterpret_cast<const char*>(data), size});
+}
