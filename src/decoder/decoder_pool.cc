@@ -92,7 +92,7 @@ std::optional<Image> DecoderPool::try_decode(std::span<const std::byte> file, bo
   std::string how = "an answer that is none";
   try {
     while (!worker->post(file, options_.cpu_seconds)) {
-      bury(std::move(worker));
+      worker.reset();
       worker = take();
     }
     if (const std::optional<Reply> reply = worker->wait(options_.wall_ms)) {
@@ -103,7 +103,7 @@ std::optional<Image> DecoderPool::try_decode(std::span<const std::byte> file, bo
     const WorkerProcess::End end = worker->end();
     how = end.how;
     if (end.by_others && !last) {
-      bury(std::move(worker));
+      worker.reset();
       return std::nullopt;
     }
   } catch (const Liar&) {
@@ -111,7 +111,7 @@ std::optional<Image> DecoderPool::try_decode(std::span<const std::byte> file, bo
     if (worker) give_back(std::move(worker));
     throw;
   }
-  bury(std::move(worker));
+  worker.reset();
   if (trouble_) trouble_(how);
   throw Error(ErrorCode::kImageInvalid,
               "image: decoding it failed or took too long; the file may be damaged, send another one");
@@ -128,6 +128,7 @@ std::unique_ptr<WorkerProcess> DecoderPool::take() {
   }
   std::unique_ptr<WorkerProcess> worker = std::move(idle_.back());
   idle_.pop_back();
+  if (idle_.empty()) wanted_.notify_one();
   return worker;
 }
 
@@ -139,21 +140,12 @@ void DecoderPool::give_back(std::unique_ptr<WorkerProcess> worker) {
   changed_.notify_one();
 }
 
-void DecoderPool::bury(std::unique_ptr<WorkerProcess> worker) {
-  worker.reset();
-  {
-    const std::lock_guard lock(mutex_);
-    --total_;
-  }
-  wanted_.notify_one();
-}
-
 void DecoderPool::keep() {
   std::unique_lock lock(mutex_);
   bool retry = true;
   for (;;) {
-    // The place of one that died is filled before somebody waits; when that fails, not again until somebody does.
-    wanted_.wait(lock, [&] { return stop_ || waiting_ > std::ssize(idle_) || (total_ == 0 && retry); });
+    // One is ready before somebody waits for it; when that fails, it is not tried again until somebody does.
+    wanted_.wait(lock, [&] { return stop_ || waiting_ > std::ssize(idle_) || (idle_.empty() && retry); });
     if (stop_) return;
     lock.unlock();
     std::unique_ptr<WorkerProcess> worker;
@@ -166,7 +158,6 @@ void DecoderPool::keep() {
     lock.lock();
     retry = worker != nullptr;
     if (worker) {
-      ++total_;
       idle_.push_back(std::move(worker));
       failure_ = nullptr;
     } else if (waiting_ > 0) {

@@ -27,7 +27,8 @@ struct PoolOptions {
   int cpu_seconds = 5;   // for one picture; the process itself is stopped when it has used them
 };
 
-// Decodes in a process of its own for each call at a time; a process serves many pictures, one after the other.
+// Decodes in a process of its own for each call at a time; a process serves many pictures, one after the other, and one
+// more than are at work is kept ready, so that nobody waits for the start of one that takes the place of a dead one.
 // Whatever a codec does there costs its picture and nothing else. What comes back is checked, not believed. Threads:
 // any.
 class DecoderPool {
@@ -53,7 +54,6 @@ class DecoderPool {
   void keep();
   std::unique_ptr<WorkerProcess> take();
   void give_back(std::unique_ptr<WorkerProcess> worker);
-  void bury(std::unique_ptr<WorkerProcess> worker);
 
   const PoolOptions options_;
   const Trouble trouble_;
@@ -62,7 +62,7 @@ class DecoderPool {
   std::mutex mutex_;
   std::condition_variable wanted_, changed_;
   std::vector<std::unique_ptr<WorkerProcess>> idle_;
-  int total_ = 0, waiting_ = 0;
+  int waiting_ = 0;
   std::exception_ptr failure_;  // of the last start
   bool stop_ = false;
   // Starts the processes: each is to end with the thread that started it.
