@@ -1,17 +1,14 @@
 // Many requests at once: the promise that company changes nothing, and what happens when something goes wrong.
 #include <gtest/gtest.h>
 
-#include <condition_variable>
 #include <cstdlib>
 #include <map>
-#include <mutex>
 #include <random>
 #include <thread>
 
 #include "base/json.h"
 #include "engine/card_questions.h"
 #include "engine/engine_parts.h"
-#include "image/codec.h"
 
 namespace idefics {
 namespace {
@@ -276,33 +273,6 @@ TEST(Serving, equal_tiles_are_encoded_once) {
   const Answer answer = engine.generate(request);
   EXPECT_EQ(answer.usage.tiles, 20);
   EXPECT_LE(engine.stats().tiles_encoded, 5);
-}
-
-TEST(Serving, each_picture_is_cut_as_it_asks_for) {
-  Engine engine = Engine::load(kModel);
-  const auto tokens = [&](const Request& request) { return engine.generate(request).usage.image_tokens; };
-  const std::string question = "Describe the image.";
-  Request split = ask("06.png", question), whole = split, few = split, mixed = split, turned = split;
-  whole.messages[0].content[0].options.split = false;
-  few.messages[0].content[0].options.max_tiles = 3;
-  EXPECT_EQ(tokens(split), 80);
-  EXPECT_EQ(tokens(whole), 16);
-  EXPECT_EQ(tokens(few), 16) << "no grid has so few tiles";
-  const auto picture = [](const Request& request) { return request.messages[0].content[0]; };
-  mixed.messages[0].content = {picture(whole), picture(split), picture(few), picture(whole),
-                               ContentPart::of_text(question)};
-  const Answer answer = engine.generate(mixed);
-  EXPECT_EQ(answer.usage.image_tokens, 16 + 80 + 16 + 16);
-  EXPECT_EQ(answer.usage.tiles, 1 + 5 + 1 + 1);
-  // What a picture says about itself goes before what the prompt says about all.
-  turned.messages[0].content = {picture(split), picture(split), ContentPart::of_text(question)};
-  turned.messages[0].content[1].options.split = true;
-  turned.prompt.images.split = false;
-  EXPECT_EQ(tokens(turned), 16 + 80);
-  // Without memory for pixels each is cut again when its turn comes, in its own way.
-  Engine poor = Engine::load(kModel, {.vision_cache_bytes = 0, .pixel_cache_bytes = 0});
-  for (const Request& request : {mixed, turned})
-    EXPECT_EQ(outcome_of(poor.generate(request)), outcome_of(engine.generate(request)));
 }
 
 TEST(Serving, repeated_text_is_guessed_in_few_steps) {
@@ -602,168 +572,6 @@ TEST(Serving, a_step_that_fails_twice_ends_those_who_took_part) {
   EXPECT_EQ(ended.error->code(), ErrorCode::kInternal);
   fail = false;
   EXPECT_FALSE(engine.generate(ask("06.png", "Describe the image.")).token_ids().empty());
-}
-
-// Decodes like the engine itself, but for the files in its hands.
-class SlowDecoder {
- public:
-  // From now on the decoding of this file, or of files that are none, takes until release().
-  void hold(std::string file) {
-    const std::lock_guard lock(mutex_);
-    held_ = std::move(file);
-  }
-  void release() {
-    const std::lock_guard lock(mutex_);
-    released_ = true;
-    changed_.notify_all();
-  }
-  void wait_until_held(int count) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return holding_ >= count; });
-  }
-  DecodedPicture decode(std::string_view file) {
-    {
-      std::unique_lock lock(mutex_);
-      if (file == held_) {
-        ++holding_;
-        changed_.notify_all();
-        changed_.wait(lock, [&] { return released_; });
-        --holding_;
-      }
-    }
-    Image image = decode_image(std::as_bytes(std::span(file)));
-    return {image.width, image.height, std::move(image.rgb)};
-  }
-  PictureDecoder function() {
-    return [this](std::string_view file) { return decode(file); };
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::string held_;
-  int holding_ = 0;
-  bool released_ = false;
-};
-
-Request ask_about(const std::string& file) {
-  Request request = ask("01.png", "What colour is the circle?");
-  request.messages[0].content[0].image = file;
-  return request;
-}
-
-// The answers of other requests, which must come while the decoder holds on to some.
-void expect_answers(Engine& engine, const std::vector<Request>& requests, const std::vector<Outcome>& want) {
-  std::vector<EventStream> streams;
-  for (const Request& request : requests) streams.push_back(engine.submit(request));
-  for (size_t i = 0; i < streams.size(); ++i) {
-    const Ended ended = read_to_end(streams[i]);
-    ASSERT_FALSE(ended.error) << ended.error->what();
-    EXPECT_EQ(ended.outcome, want[i]) << "request " << i;
-  }
-}
-
-TEST(Serving, a_picture_that_hangs_its_decoder_delays_nobody_else) {
-  const std::vector<Request> requests = all_kinds();
-  const std::vector<Outcome> want = alone(requests);
-  SlowDecoder decoder;
-  Engine engine = Engine::load(kModel, {.picture_decoder = decoder.function()});
-  decoder.hold("a file that takes over");
-  std::vector<EventStream> hanging;
-  for (int i = 1; i < Preparation::kPictureThreads; ++i) {
-    hanging.push_back(engine.submit(ask_about("a file that takes over")));
-    decoder.wait_until_held(i);
-  }
-  expect_answers(engine, requests, want);
-  for (EventStream& stream : hanging) EXPECT_FALSE(stream.next(0));
-  // As many as are decoded at a time: other pictures wait, texts do not.
-  hanging.push_back(engine.submit(ask_about("a file that takes over")));
-  decoder.wait_until_held(Preparation::kPictureThreads);
-  Request picture = requests[0];
-  picture.cache_salt = "unknown";
-  EventStream waiting = engine.submit(picture);
-  expect_answers(engine, {requests[4], requests[5]}, {want[4], want[5]});
-  EXPECT_FALSE(waiting.next(50));
-  engine.cancel(hanging[0].id());
-  decoder.release();
-  EXPECT_EQ(read_to_end(waiting).outcome, want[0]);
-  for (size_t i = 0; i < hanging.size(); ++i) {
-    const Ended ended = read_to_end(hanging[i]);
-    ASSERT_TRUE(ended.error);
-    EXPECT_EQ(ended.error->code(), ErrorCode::kImageInvalid);
-  }
-  wait_until_idle(engine);
-}
-
-TEST(Serving, a_picture_that_hangs_when_it_is_decoded_again_delays_nobody_else) {
-  const std::vector<Request> requests = all_kinds();
-  const std::vector<Outcome> want = alone(requests);
-  SlowDecoder decoder;
-  Engine engine = Engine::load(kModel, {.enable_prefix_caching = false,
-                                        .vision_cache_bytes = 0,
-                                        .pixel_cache_bytes = 0,
-                                        .picture_decoder = decoder.function()});
-  const Request known = ask("05.png", "Describe the image.");
-  const Outcome known_want = outcome_of(engine.generate(known));  // its grid is known: it is not decoded for the prompt
-  decoder.hold(known.messages[0].content[0].image);
-  EventStream hanging = engine.submit(known), cancelled = engine.submit(known);
-  decoder.wait_until_held(1);
-  expect_answers(engine, requests, want);
-  // Only the decoder is awaited: a cancelled request ends all the same.
-  EXPECT_TRUE(engine.cancel(cancelled.id()));
-  const Ended end = read_to_end(cancelled);
-  ASSERT_TRUE(end.error);
-  EXPECT_EQ(end.error->code(), ErrorCode::kCancelled);
-  decoder.release();
-  const Ended late = read_to_end(hanging);
-  ASSERT_FALSE(late.error) << late.error->what();
-  EXPECT_EQ(late.outcome, known_want);
-  wait_until_idle(engine);
-}
-
-TEST(Serving, a_picture_that_cannot_be_decoded_again_fails_its_request) {
-  const Request request = ask("06.png", "Describe the image.");
-  std::atomic<int> calls = 0;
-  Engine engine = Engine::load(kModel, {.pixel_cache_bytes = 0, .picture_decoder = [&](std::string_view file) {
-                                          if (++calls == 2) throw Error(ErrorCode::kImageInvalid, "image: died");
-                                          Image image = decode_image(std::as_bytes(std::span(file)));
-                                          return DecodedPicture{image.width, image.height, std::move(image.rgb)};
-                                        }});
-  EventStream stream = engine.submit(request);
-  const Ended ended = read_to_end(stream);
-  ASSERT_TRUE(ended.error);
-  EXPECT_EQ(ended.error->code(), ErrorCode::kImageInvalid);
-  EXPECT_EQ(outcome_of(engine.generate(request)), alone({request}).front());
-}
-
-TEST(Serving, an_engine_goes_away_while_pictures_are_decoded) {
-  SlowDecoder decoder;
-  std::vector<EventStream> streams;
-  std::thread release;
-  {
-    Engine engine = Engine::load(kModel, {.enable_prefix_caching = false,
-                                          .vision_cache_bytes = 0,
-                                          .pixel_cache_bytes = 0,
-                                          .picture_decoder = decoder.function()});
-    const Request known = ask("05.png", "Describe the image.");
-    engine.generate(known);
-    decoder.hold(known.messages[0].content[0].image);
-    for (const std::string salt : {"", "1", "2", "3", "4"}) {  // one is decoded again, others for the first time
-      Request request = known;
-      request.cache_salt = salt;
-      streams.push_back(engine.submit(request));
-    }
-    decoder.wait_until_held(Preparation::kPictureThreads);
-    release = std::thread([&] {
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));
-      decoder.release();
-    });
-  }
-  release.join();
-  for (EventStream& stream : streams) {
-    const Ended ended = read_to_end(stream);
-    EXPECT_TRUE(!ended.error || ended.error->code() == ErrorCode::kCancelled);
-  }
 }
 
 // For the thread sanitizer, and for every check that the engine makes of itself.
