@@ -10,6 +10,9 @@ namespace idefics::decoder {
 
 namespace {
 
+// One for a picture and one for what comes behind it.
+constexpr int kFewest = 2;
+
 // What came back is no answer: the process is not what it was.
 struct Liar {};
 
@@ -92,7 +95,7 @@ std::optional<Image> DecoderPool::try_decode(std::span<const std::byte> file, bo
   std::string how = "an answer that is none";
   try {
     while (!worker->post(file, options_.cpu_seconds)) {
-      worker.reset();
+      bury(std::move(worker));
       worker = take();
     }
     if (const std::optional<Reply> reply = worker->wait(options_.wall_ms)) {
@@ -103,7 +106,7 @@ std::optional<Image> DecoderPool::try_decode(std::span<const std::byte> file, bo
     const WorkerProcess::End end = worker->end();
     how = end.how;
     if (end.by_others && !last) {
-      worker.reset();
+      bury(std::move(worker));
       return std::nullopt;
     }
   } catch (const Liar&) {
@@ -111,7 +114,7 @@ std::optional<Image> DecoderPool::try_decode(std::span<const std::byte> file, bo
     if (worker) give_back(std::move(worker));
     throw;
   }
-  worker.reset();
+  bury(std::move(worker));
   if (trouble_) trouble_(how);
   throw Error(ErrorCode::kImageInvalid,
               "image: decoding it failed or took too long; the file may be damaged, send another one");
@@ -140,12 +143,22 @@ void DecoderPool::give_back(std::unique_ptr<WorkerProcess> worker) {
   changed_.notify_one();
 }
 
+void DecoderPool::bury(std::unique_ptr<WorkerProcess> worker) {
+  worker.reset();
+  {
+    const std::lock_guard lock(mutex_);
+    --total_;
+  }
+  wanted_.notify_one();
+}
+
 void DecoderPool::keep() {
   std::unique_lock lock(mutex_);
   bool retry = true;
   for (;;) {
     // One is ready before somebody waits for it; when that fails, it is not tried again until somebody does.
-    wanted_.wait(lock, [&] { return stop_ || waiting_ > std::ssize(idle_) || (idle_.empty() && retry); });
+    wanted_.wait(
+        lock, [&] { return stop_ || waiting_ > std::ssize(idle_) || ((idle_.empty() || total_ < kFewest) && retry); });
     if (stop_) return;
     lock.unlock();
     std::unique_ptr<WorkerProcess> worker;
@@ -158,6 +171,7 @@ void DecoderPool::keep() {
     lock.lock();
     retry = worker != nullptr;
     if (worker) {
+      ++total_;
       idle_.push_back(std::move(worker));
       failure_ = nullptr;
     } else if (waiting_ > 0) {

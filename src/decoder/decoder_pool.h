@@ -54,6 +54,7 @@ class DecoderPool {
   void keep();
   std::unique_ptr<WorkerProcess> take();
   void give_back(std::unique_ptr<WorkerProcess> worker);
+  void bury(std::unique_ptr<WorkerProcess> worker);
 
   const PoolOptions options_;
   const Trouble trouble_;
@@ -62,7 +63,7 @@ class DecoderPool {
   std::mutex mutex_;
   std::condition_variable wanted_, changed_;
   std::vector<std::unique_ptr<WorkerProcess>> idle_;
-  int waiting_ = 0;
+  int total_ = 0, waiting_ = 0;
   std::exception_ptr failure_;  // of the last start
   bool stop_ = false;
   // Starts the processes: each is to end with the thread that started it.

@@ -212,8 +212,10 @@ void EngineLoop::take_pixels() {
 
 // Until they are here all sequences of the request wait, since they share its pictures.
 void EngineLoop::order_pixels(ActiveRequest& request, int picture) {
-  request.order = std::make_shared<PixelOrder>(request.job, picture);
-  order_pixels_(request.order);
+  if (!request.order) {
+    request.order = std::make_shared<PixelOrder>(request.job, picture);
+    order_pixels_(request.order);
+  }
   for (const SequenceId id : request.sequences) scheduler_->hold_tiles(id, true);
 }
 

@@ -123,6 +123,7 @@ std::vector<SequenceId> Scheduler::fork(SequenceId parent_id, int32_t count) {
     const SequenceId id = next_id_++;
     Sequence& child = sequences_.emplace(id, *parent).first->second;
     child.age.id = id;
+    child.tiles_on_hold = false;
     for (const PageId page : child.pages) pages_.share(page);
     need_tiles(child);
     insert(running_, child);

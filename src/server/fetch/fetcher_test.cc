@@ -306,7 +306,7 @@ TEST_F(Tls, a_good_certificate_opens_no_address_and_no_other_host) {
   EXPECT_EQ(good->requests(), 0);
   // The next hop is looked at like the first.
   FakeHost plain(always(whole_answer("without TLS")));
-  for (const std::string location :
+  for (const std::string& location :
        {"http://pics.example:" + std::to_string(plain.port()) + "/x.png", std::string("https://third.example/x.png"),
         "https://127.0.0.1:" + std::to_string(good->port()) + "/x.png"}) {
     good->location = location;

@@ -300,7 +300,8 @@ TEST(Requests, a_chat_becomes_what_the_engine_takes) {
   EXPECT_EQ(engine.messages[0].role, "system");
   EXPECT_EQ(engine.messages[1].content[0].image, std::string("\0\1\2", 3));
   EXPECT_EQ(engine.messages[1].content[1].text, "?");
-  EXPECT_EQ(engine.prompt.images.split, false);
+  EXPECT_EQ(engine.messages[1].content[0].options.split, false);
+  EXPECT_EQ(engine.prompt.images.split, std::nullopt);
   EXPECT_EQ(engine.prompt.images.max_tiles, 4);
   EXPECT_EQ(engine.prompt.images.longest_edge, 512);
   EXPECT_TRUE(engine.prompt.add_generation_prompt);
