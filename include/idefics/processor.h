@@ -15,15 +15,26 @@
 
 namespace idefics {
 
+// How pictures are cut, of a prompt or of one picture. What is not set comes from the checkpoint's files.
+struct ImageOptions {
+  std::optional<bool> split = std::nullopt;        // cut into tiles (and one overview) or encode a single tile
+  std::optional<int> longest_edge = std::nullopt;  // long side of the picture before it is cut, in pixels
+  std::optional<int> max_tiles =
+      std::nullopt;  // most tiles per picture, the overview included; a picture is made smaller until it fits
+};
+
 // One part of a message: text, or a picture.
 struct ContentPart {
   enum class Type { kText, kImage };
   Type type = Type::kText;
-  std::string text;   // kText: UTF-8. Never becomes a control token or a picture's place, whatever it contains.
-  std::string image;  // kImage: the bytes of an encoded file (JPEG, PNG, WebP, TIFF, GIF, BMP)
+  std::string text;      // kText: UTF-8. Never becomes a control token or a picture's place, whatever it contains.
+  std::string image;     // kImage: the bytes of an encoded file (JPEG, PNG, WebP, TIFF, GIF, BMP)
+  ImageOptions options;  // kImage: how this one is cut; what is not set is as PromptOptions::images say
 
-  static ContentPart of_text(std::string text) { return {Type::kText, std::move(text), {}}; }
-  static ContentPart of_image(std::string file_bytes) { return {Type::kImage, {}, std::move(file_bytes)}; }
+  static ContentPart of_text(std::string text) { return {Type::kText, std::move(text), {}, {}}; }
+  static ContentPart of_image(std::string file_bytes, const ImageOptions& options = {}) {
+    return {Type::kImage, {}, std::move(file_bytes), options};
+  }
 };
 
 struct Message {
@@ -39,14 +50,6 @@ struct DecodedPicture {
 // From the bytes of an encoded file. Called from several threads at once.
 // Errors: kImageInvalid, kImageTooLarge, kOutOfMemory.
 using PictureDecoder = std::function<DecodedPicture(std::string_view file_bytes)>;
-
-// How pictures are cut, per request. What is not set comes from the checkpoint's files.
-struct ImageOptions {
-  std::optional<bool> split = std::nullopt;        // cut into tiles (and one overview) or encode a single tile
-  std::optional<int> longest_edge = std::nullopt;  // long side of the picture before it is cut, in pixels
-  std::optional<int> max_tiles =
-      std::nullopt;  // most tiles per picture, the overview included; a picture is made smaller until it fits
-};
 
 // One picture of a prompt, cut into square tiles.
 struct PromptImage {

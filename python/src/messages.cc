@@ -28,7 +28,12 @@ ContentPart to_part(nb::handle part) {
   };
   const auto type = nb::cast<std::string>(nb::str(get("type")));
   if (type == "text") return ContentPart::of_text(nb::cast<std::string>(nb::str(get("text"))));
-  if (type == "image") return ContentPart::of_image(to_picture(get("image")));
+  if (type == "image") {
+    ImageOptions options;
+    if (fields.contains("options") && !nb::try_cast(fields["options"], options))
+      fail("message: the options of an image are ImageOptions");
+    return ContentPart::of_image(to_picture(get("image")), options);
+  }
   fail("message: a part is of type \"" + type + "\", wanted \"text\" or \"image\"");
 }
 
@@ -69,13 +74,31 @@ std::vector<Message> to_messages(nb::handle messages) {
 }
 
 void bind_messages(nb::module_& m) {
+  nb::class_<ImageOptions>(m, "ImageOptions", "How pictures are cut; None means as the checkpoint says.")
+      .def(
+          "__init__",
+          [](ImageOptions* self, std::optional<bool> split, std::optional<int> longest_edge,
+             std::optional<int> max_tiles) {
+            new (self) ImageOptions{split, longest_edge, max_tiles};
+          },
+          nb::arg("split") = nb::none(), nb::arg("longest_edge") = nb::none(), nb::arg("max_tiles") = nb::none())
+      .def_rw("split", &ImageOptions::split, "Cut into tiles and an overview, or encode a single tile.")
+      .def_rw("longest_edge", &ImageOptions::longest_edge, "Long side before it is cut, in pixels.")
+      .def_rw("max_tiles", &ImageOptions::max_tiles, "Most tiles of a picture, the overview included.");
+
   nb::class_<ContentPart>(m, "ContentPart", "One part of a message: text, or a picture.")
       .def_static("of_text", &ContentPart::of_text, nb::arg("text"),
                   "Text. It never becomes a control token or a picture's place, whatever it contains.")
       .def_static(
-          "of_image", [](nb::handle image) { return ContentPart::of_image(to_picture(image)); }, nb::arg("image"),
-          "A picture: the bytes of a JPEG, PNG, WebP, TIFF, GIF or BMP file, or its path.")
+          "of_image",
+          [](nb::handle image, const ImageOptions& options) {
+            return ContentPart::of_image(to_picture(image), options);
+          },
+          nb::arg("image"), nb::arg("options") = ImageOptions(),
+          "A picture: the bytes of a JPEG, PNG, WebP, TIFF, GIF or BMP file, or its path. What `options` leave open is "
+          "as the options of the prompt say.")
       .def_ro("text", &ContentPart::text)
+      .def_ro("options", &ContentPart::options)
       .def_prop_ro("image", [](const ContentPart& p) { return nb::bytes(p.image.data(), p.image.size()); });
 
   nb::class_<Message>(m, "Message", "A role (\"system\", \"user\", \"assistant\") and its parts.")
@@ -90,18 +113,6 @@ void bind_messages(nb::module_& m) {
           nb::arg("role"), nb::arg("content"))
       .def_rw("role", &Message::role)
       .def_rw("content", &Message::content);
-
-  nb::class_<ImageOptions>(m, "ImageOptions", "How pictures are cut; None means as the checkpoint says.")
-      .def(
-          "__init__",
-          [](ImageOptions* self, std::optional<bool> split, std::optional<int> longest_edge,
-             std::optional<int> max_tiles) {
-            new (self) ImageOptions{split, longest_edge, max_tiles};
-          },
-          nb::arg("split") = nb::none(), nb::arg("longest_edge") = nb::none(), nb::arg("max_tiles") = nb::none())
-      .def_rw("split", &ImageOptions::split, "Cut into tiles and an overview, or encode a single tile.")
-      .def_rw("longest_edge", &ImageOptions::longest_edge, "Long side before it is cut, in pixels.")
-      .def_rw("max_tiles", &ImageOptions::max_tiles, "Most tiles of a picture, the overview included.");
 
   nb::class_<PromptOptions>(m, "PromptOptions", "How messages become a prompt.")
       .def(

@@ -22,6 +22,21 @@ def test_answers_are_those_of_the_reference(engine):
         assert answer.finish_reason == idefics.FinishReason.STOP
 
 
+def test_each_picture_of_a_request_is_cut_as_it_asks_for(engine):
+    picture, whole = CARDS / "samples/06.png", idefics.ImageOptions(split=False)
+    parts = [
+        {"type": "image", "image": picture, "options": whole},
+        {"type": "image", "image": picture},
+        idefics.ContentPart.of_image(picture, idefics.ImageOptions(max_tiles=3)),
+        "Describe the image.",
+    ]
+    assert parts[2].options.max_tiles == 3 and parts[2].options.split is None
+    answer = engine.generate(idefics.Request([{"role": "user", "content": parts}]))
+    assert answer.usage.image_tokens == 16 + 80 + 16
+    with pytest.raises(idefics.Error, match="ImageOptions"):
+        idefics.Request([{"role": "user", "content": [{"type": "image", "image": picture, "options": 7}]}])
+
+
 def test_callbacks_see_the_text_and_the_tiles(engine):
     deltas, tiles = [], []
     request = ask("06.png", "How many shapes are there?")

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/files.h"
+#include "cli/model_folder.h"
 #include "cli/shared_flags.h"
 #include "cli/shutdown_signals.h"
 #include "cli/supervisor.h"
@@ -37,7 +38,7 @@ struct Serve {
   std::optional<std::string> host, uds, api_key_file, certificate, key, media_folder, log_format;
   std::vector<std::string> api_keys, names, hosts, origins, media_domains;
   std::optional<int64_t> kv_memory;
-  std::optional<int> port, max_num_seqs, max_queue, max_connections, max_body_bytes;
+  std::optional<int> port, max_num_seqs, max_queue, max_requests_per_key, max_connections, max_body_bytes;
   std::optional<int> header_timeout, body_timeout, send_timeout, keep_alive_timeout, stall_timeout;
   std::optional<int> drain_delay, drain_timeout;
   bool no_webui = false;
@@ -130,6 +131,10 @@ openai::ServiceOptions service_options(const Serve& options, const http::ServerO
   if (options.log_format == "json") out.log = openai::LogFormat::kJson;
   if (options.log_format == "none") out.log = openai::LogFormat::kNone;
   const bool open = out.access.api_keys.empty();
+  out.max_requests_per_key = options.max_requests_per_key.value_or(0);
+  if (open && options.max_requests_per_key)
+    refuse(
+        "--max-requests-per-key is for a server with keys; give --api-key-file, or IDEFICS_API_KEY in the environment");
   if (open && server.unix_path.empty() && !http::is_loopback(server.host))
     refuse(fmt::format("--host {} lets other machines in; give --api-key-file, or IDEFICS_API_KEY in the environment",
                        server.host));
@@ -202,7 +207,8 @@ int run(const Serve& options) {
   options.model.require();
   const http::ServerOptions where = server_options(options);
   ShutdownSignals signals;
-  ::signal(SIGXFSZ, SIG_IGN);  // below `ulimit -f` writing fails then, and does not kill
+  ModelFolder::open(options.model.folder);  // what is no model is refused before anybody can connect
+  ::signal(SIGXFSZ, SIG_IGN);               // below `ulimit -f` writing fails then, and does not kill
   openai::Service service(service_options(options, where));
   http::Server server(where, service);
   service.count_connections([&server] { return server.num_connections(); });
@@ -260,6 +266,9 @@ void describe(Verb& verb, Serve& options) {
   verb.length("--max-body-size", "Most bytes of a request, like 64m; default 32m", 1024, 1 << 30,
               options.max_body_bytes);
   verb.length("--max-queue", "Requests that may wait; more are refused; default 64", 1, 1'000'000, options.max_queue);
+  verb.length("--max-requests-per-key",
+              "Answers that one key may have under way or waiting; more get 429; default: no limit of its own", 1,
+              1'000'000, options.max_requests_per_key);
   verb.length("--max-num-seqs", "Sequences computed at the same time; default 16", 1, 4096, options.max_num_seqs);
   verb.bytes("--kv-memory", "Memory for keys and values, like 512m or 2G; default: 16 sequences of 2048 tokens",
              options.kv_memory);

@@ -11,6 +11,9 @@ namespace idefics::decoder {
 
 namespace {
 
+// One for a picture and one for what comes behind it.
+constexpr int kFewest = 2;
+
 // What came back is no answer: the process is not what it was.
 struct Liar {};
 
@@ -129,6 +132,7 @@ std::unique_ptr<WorkerProcess> DecoderPool::take() {
   }
   std::unique_ptr<WorkerProcess> worker = std::move(idle_.back());
   idle_.pop_back();
+  if (idle_.empty()) wanted_.notify_one();
   return worker;
 }
 
@@ -153,8 +157,9 @@ void DecoderPool::keep() {
   std::unique_lock lock(mutex_);
   bool retry = true;
   for (;;) {
-    // The place of one that died is filled before somebody waits; when that fails, not again until somebody does.
-    wanted_.wait(lock, [&] { return stop_ || waiting_ > std::ssize(idle_) || (total_ == 0 && retry); });
+    // One is ready before somebody waits for it; when that fails, it is not tried again until somebody does.
+    wanted_.wait(
+        lock, [&] { return stop_ || waiting_ > std::ssize(idle_) || ((idle_.empty() || total_ < kFewest) && retry); });
     if (stop_) return;
     lock.unlock();
     std::unique_ptr<WorkerProcess> worker;

@@ -27,7 +27,8 @@ struct PoolOptions {
   int cpu_seconds = 5;   // for one picture; the process itself is stopped when it has used them
 };
 
-// Decodes in a process of its own for each call at a time; a process serves many pictures, one after the other.
+// Decodes in a process of its own for each call at a time; a process serves many pictures, one after the other, and one
+// more than are at work is kept ready, so that nobody waits for the start of one that takes the place of a dead one.
 // Whatever a codec does there costs its picture and nothing else. What comes back is checked, not believed. Threads:
 // any.
 class DecoderPool {

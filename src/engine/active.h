@@ -6,6 +6,7 @@
 
 #include "engine/open_requests.h"
 #include "engine/output_text.h"
+#include "engine/preparation.h"
 #include "engine/prompt_lookup.h"
 #include "engine/sampler.h"
 #include "grammar/token_constraint.h"
@@ -22,6 +23,7 @@ struct ActiveRequest {
   bool started = false;               // a step has computed for it
   bool answered = false;              // the first token is there
   int tiles_done = 0;                 // as reported
+  std::shared_ptr<PixelOrder> order;  // that its tiles wait for
   double first_token_ms = 0;          // since submit
 };
 

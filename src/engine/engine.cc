@@ -72,8 +72,13 @@ Engine::Parts::Parts(const std::filesystem::path& folder, const EngineOptions& w
       runner(fit_options(options, network->config()), *network, kernels, pool, pixel_table),
       pixels(options.pixel_cache_bytes),
       open(std::make_shared<OpenRequests>()),
-      loop(options, *network, processor, pool, *open, runner),
-      preparation(processor, options, *open, pixels, [this](const std::shared_ptr<Job>& job) { loop.post(job); }) {}
+      preparation(processor, options, *open, pixels,
+                  {.prepared = [this](const std::shared_ptr<Job>& job) { loop.post(job); },
+                   .cut_again = [this] { loop.pixels_came(); }}),
+      loop(options, *network, processor, *open, runner,
+           [this](std::shared_ptr<PixelOrder> order) { preparation.post(std::move(order)); }) {}
+
+Engine::Parts::~Parts() { preparation.stop(); }
 
 Engine::Engine(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Engine::Engine(Engine&&) noexcept = default;

@@ -27,6 +27,9 @@ SchedulerOptions scheduler_options(const EngineOptions& options, const Network& 
 // A seed of its own for every choice; the first one's is the request's.
 uint64_t choice_seed(uint64_t seed, int choice) { return seed + static_cast<uint64_t>(choice) * 0xd1342543de82ef95u; }
 
+// How long it takes at most until a request is ended that was cancelled while everything waits for pixels.
+constexpr auto kCancelled = std::chrono::milliseconds(20);
+
 // Ids that the model has no logit for cannot come.
 grammar::TokenConstraint make_constraint(const Job& job, size_t vocab_size) {
   std::vector<int32_t> stop_ids = job.stop_ids;
@@ -54,12 +57,12 @@ bool writes_special_tokens(const Processor& processor) {
 }
 
 EngineLoop::EngineLoop(const EngineOptions& options, const Network& network, const Processor& processor,
-                       ThreadPool& pool, OpenRequests& open, StepRunner& runner)
+                       OpenRequests& open, StepRunner& runner, OrderPixels order_pixels)
     : options_(options),
       processor_(processor),
-      pool_(pool),
       open_(open),
       runner_(runner),
+      order_pixels_(std::move(order_pixels)),
       scheduler_options_(scheduler_options(options, network)),
       scheduler_(make_scheduler()),
       scratch_(network.config().text_config.vocab_size),
@@ -83,9 +86,18 @@ void EngineLoop::post(std::shared_ptr<Job> job) {
   wake_.notify_one();
 }
 
+void EngineLoop::pixels_came() {
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    pixels_came_ = true;
+  }
+  wake_.notify_one();
+}
+
 void EngineLoop::run() {
   while (take_arrivals()) {
     try {
+      take_pixels();
       end_cancelled();
       if (scheduler_->has_work()) step();
     } catch (...) {
@@ -126,7 +138,10 @@ bool EngineLoop::take_arrivals() {
     if (!scheduler_->has_work()) {
       publish_stats(0);
       wake_.wait(lock, [&] { return stop_ || !inbox_.empty(); });
+    } else if (waits_for_pixels_) {
+      wake_.wait_for(lock, kCancelled, [&] { return stop_ || pixels_came_ || !inbox_.empty(); });
     }
+    pixels_came_ = false;
     arrivals.swap(inbox_);
     if (stop_) {
       for (const auto& job : arrivals) open_.end(*job, cancelled_error());
@@ -154,7 +169,8 @@ void EngineLoop::start(std::shared_ptr<Job> job) {
         {.num_prompt_tokens = j.usage.prompt_tokens,
          .max_new_tokens = sampling.max_tokens > 0 ? sampling.max_tokens : std::numeric_limits<int32_t>::max(),
          .tiles = j.tiles,
-         .keys = j.keys.keys()});
+         .keys = j.keys.keys(),
+         .arrival = static_cast<int64_t>(j.id)});
     sequence->id = id;
     sequence->max_new_tokens = max_new;
     sequence->tokens.reserve(j.prompt.ids.size() + static_cast<size_t>(max_new) + PromptLookup::kMost);
@@ -179,14 +195,39 @@ void EngineLoop::end_cancelled() {
   }
 }
 
+// Sequences go on whose pixels were brought.
+void EngineLoop::take_pixels() {
+  for (auto it = active_.begin(); it != active_.end();) {
+    ActiveRequest& request = *(it++)->second;  // end() takes it off the list
+    if (!request.order || !request.order->done) continue;
+    const std::shared_ptr<PixelOrder> order = std::move(request.order);
+    if (order->error) {
+      end(request, order->error);
+      continue;
+    }
+    request.job->pictures.come_back(order->picture, std::move(order->tiles));
+    for (const SequenceId id : request.sequences) scheduler_->hold_tiles(id, false);
+  }
+}
+
+// Until they are here all sequences of the request wait, since they share its pictures.
+void EngineLoop::order_pixels(ActiveRequest& request, int picture) {
+  if (!request.order) {
+    request.order = std::make_shared<PixelOrder>(request.job, picture);
+    order_pixels_(request.order);
+  }
+  for (const SequenceId id : request.sequences) scheduler_->hold_tiles(id, true);
+}
+
 // ---- a step ----
 
 void EngineLoop::step() {
   const Stopwatch clock;
   const StepPlan& plan = scheduler_->plan();
   stats_.plan_ms += clock.ms();
+  waits_for_pixels_ = plan.empty();
   run_step(plan);
-  ++stats_.steps;
+  stats_.steps += !plan.empty();
   publish_stats(clock.ms());
 }
 
@@ -448,8 +489,12 @@ void EngineLoop::encode_tiles(const StepPlan& plan) {
     try {
       const TileSpan& span = job.prompt.tiles[static_cast<size_t>(tile.tile)];
       const PromptImage& image = job.prompt.images[static_cast<size_t>(span.image)];
-      const auto rgb = job.pictures.tile(processor_, &pool_, image, span.image, span.tile);
-      runner_.encode(tile.key, rgb, [&](std::span<float> features) {
+      const auto rgb = job.pictures.tile(image, span.image, span.tile);
+      if (!rgb) {
+        order_pixels(request, span.image);
+        continue;
+      }
+      runner_.encode(tile.key, *rgb, [&](std::span<float> features) {
         if (hooks.after_tile) hooks.after_tile(job.id, tile.tile, features);
         check_features(features, span);
       });

@@ -24,17 +24,24 @@ struct EngineHooks {
 // Owns everything about a request from post() to its end. A step is: plan, copies of pages, rows, tokens and events,
 // tiles, commit. Tokens are told before tiles are encoded, so a stream waits for a tile once and not twice.
 //
+// A tile whose pixels were let go of is encoded when preparation has brought them; its sequence waits for that, and
+// nobody else does.
+//
 // Failures: what goes wrong with one request ends that one. A step that fails as a whole is tried once more; when it
 // fails again, the requests that had a part in it end.
 class EngineLoop {
  public:
-  EngineLoop(const EngineOptions& options, const Network& network, const Processor& processor, ThreadPool& pool,
-             OpenRequests& open, StepRunner& runner);
+  using OrderPixels = std::function<void(std::shared_ptr<PixelOrder>)>;
+
+  EngineLoop(const EngineOptions& options, const Network& network, const Processor& processor, OpenRequests& open,
+             StepRunner& runner, OrderPixels order_pixels);
   // Ends what still runs as cancelled.
   ~EngineLoop();
 
   // Threads: any.
   void post(std::shared_ptr<Job> job);
+  // An order is done.
+  void pixels_came();
   // What the loop knows of EngineStats.
   void report(EngineStats& stats) const;
 
@@ -47,6 +54,8 @@ class EngineLoop {
   bool take_arrivals();
   void start(std::shared_ptr<Job> job);
   void end_cancelled();
+  void take_pixels();
+  void order_pixels(ActiveRequest& request, int picture);
 
   void step();
   void run_step(const StepPlan& plan);
@@ -74,9 +83,9 @@ class EngineLoop {
 
   const EngineOptions& options_;
   const Processor& processor_;
-  ThreadPool& pool_;
   OpenRequests& open_;
   StepRunner& runner_;
+  const OrderPixels order_pixels_;
   const SchedulerOptions scheduler_options_;
   std::unique_ptr<Scheduler> scheduler_;
   SamplerScratch scratch_;
@@ -91,11 +100,13 @@ class EngineLoop {
   std::vector<float> raw_logits_;  // [V] before the sampler, for log probabilities
   std::vector<uint32_t> allowed_;  // [V / 32] tokens that a constraint allows
   bool failed_before_ = false;     // the last step
+  bool waits_for_pixels_ = false;  // the last step had nothing else to do
   EngineStats stats_;              // this thread's copy
 
   std::mutex inbox_mutex_;
   std::condition_variable wake_;
   std::vector<std::shared_ptr<Job>> inbox_;
+  bool pixels_came_ = false;
   bool stop_ = false;
   mutable std::mutex stats_mutex_;
   EngineStats published_;

@@ -12,10 +12,11 @@
 
 namespace idefics {
 
-// Two threads beside the callers': preparation makes prompts, the loop owns the network. Both have workers that
+// Threads beside the callers': those of preparation make prompts, the loop owns the network. Both have workers that
 // compute.
 struct Engine::Parts {
   Parts(const std::filesystem::path& folder, const EngineOptions& options);
+  ~Parts();
 
   EngineOptions options;  // with every default filled in
   const kernels::Table& kernels;
@@ -26,9 +27,9 @@ struct Engine::Parts {
   StepRunner runner;
   PixelBudget pixels;
   std::shared_ptr<OpenRequests> open;
-  // In this order: preparation hands over to the loop.
-  EngineLoop loop;
+  // Each hands over to the other. What preparation holds ends before the loop does.
   Preparation preparation;
+  EngineLoop loop;
 
  private:
   Parts(const std::filesystem::path& folder, const EngineOptions& options, std::future<Processor> reading);

@@ -21,15 +21,27 @@ Key key_of(const StructuredOutput& output) {
 
 std::shared_ptr<const grammar::CompiledGrammar> Grammars::find(const StructuredOutput& output) {
   const Key key = key_of(output);
-  const auto known = std::ranges::find(recent_, key, [](const auto& entry) { return entry.first; });
-  if (known != recent_.end()) {
-    recent_.splice(recent_.begin(), recent_, known);
-    return recent_.front().second;
-  }
-  if (!vocabulary_) vocabulary_ = std::make_shared<const grammar::TokenVocabulary>(tokenizer_);
-  recent_.emplace_front(key, grammar::CompiledGrammar::compile(output, vocabulary_));
+  if (Compiled known = find_known(key)) return known;
+  Compiled compiled = grammar::CompiledGrammar::compile(output, vocabulary());
+  if (Compiled known = find_known(key)) return known;  // somebody else compiled it meanwhile
+  const std::lock_guard lock(mutex_);
+  recent_.emplace_front(key, compiled);
   if (recent_.size() > kMost) recent_.pop_back();
+  return compiled;
+}
+
+Grammars::Compiled Grammars::find_known(const Key& key) {
+  const std::lock_guard lock(mutex_);
+  const auto known = std::ranges::find(recent_, key, [](const auto& entry) { return entry.first; });
+  if (known == recent_.end()) return nullptr;
+  recent_.splice(recent_.begin(), recent_, known);
   return recent_.front().second;
+}
+
+std::shared_ptr<const grammar::TokenVocabulary> Grammars::vocabulary() {
+  const std::lock_guard lock(vocabulary_mutex_);
+  if (!vocabulary_) vocabulary_ = std::make_shared<const grammar::TokenVocabulary>(tokenizer_);
+  return vocabulary_;
 }
 
 }  // namespace idefics

@@ -14,7 +14,7 @@
 
 namespace idefics {
 
-// One request on its way: made by submit(), prepared by the thread of preparation, then the engine thread's.
+// One request on its way: made by submit(), prepared by a thread of preparation, then the engine thread's.
 struct Job {
   Job(RequestId number, Request wanted, EventSink events)
       : id(number), request(std::move(wanted)), sink(std::move(events)) {}

@@ -8,10 +8,9 @@ Pictures::~Pictures() {
   for (int i = 0; i < std::ssize(pictures_); ++i) let_go(i);
 }
 
-void Pictures::set(std::vector<std::string_view> files, const ImageOptions& options, PixelBudget& budget) {
+void Pictures::set(std::span<const PictureFile> files, PixelBudget& budget) {
   IDEFICS_CHECK(pictures_.empty());
-  for (const std::string_view file : files) pictures_.push_back({.file = file, .tiles = {}});
-  options_ = options;
+  for (const PictureFile& file : files) pictures_.push_back({.file = file, .tiles = {}});
   budget_ = &budget;
 }
 
@@ -22,16 +21,17 @@ void Pictures::offer(int picture, PromptImage& image) {
   image.tiles = {};
 }
 
-std::span<const uint8_t> Pictures::tile(const Processor& processor, ThreadPool* pool, const PromptImage& image,
-                                        int picture, int tile) {
-  Picture& p = pictures_[static_cast<size_t>(picture)];
-  if (p.tiles.empty()) {
-    if (visiting_ >= 0) let_go(visiting_);
-    p.tiles = processor.parts().cut(p.file, options_, pool).tiles;
-    visiting_ = picture;
-  }
+std::optional<std::span<const uint8_t>> Pictures::tile(const PromptImage& image, int picture, int tile) const {
+  const Picture& p = pictures_[static_cast<size_t>(picture)];
+  if (p.tiles.empty()) return std::nullopt;
   const size_t bytes = size_t{3} * static_cast<size_t>(image.side) * static_cast<size_t>(image.side);
   return std::span(p.tiles).subspan(static_cast<size_t>(tile) * bytes, bytes);
+}
+
+void Pictures::come_back(int picture, std::vector<uint8_t> tiles) {
+  if (visiting_ >= 0) let_go(visiting_);
+  pictures_[static_cast<size_t>(picture)].tiles = std::move(tiles);
+  visiting_ = picture;
 }
 
 void Pictures::let_go(int picture) {

@@ -2,11 +2,10 @@
 #pragma once
 
 #include <atomic>
+#include <optional>
 #include <span>
-#include <string_view>
 #include <vector>
 
-#include "base/thread_pool.h"
 #include "processor/parts.h"
 
 namespace idefics {
@@ -28,8 +27,9 @@ class PixelBudget {
   std::atomic<int64_t> left_;
 };
 
-// Keeps the cut tiles of a picture while the budget allows; otherwise the picture is decoded again when the first of
-// its tiles is wanted, and its tiles stay until another picture of the request is wanted. Threads: one owner at a time.
+// Keeps the cut tiles of a picture while the budget allows; otherwise the picture is to be cut again when the first of
+// its tiles is wanted, and its tiles stay until another picture of the request comes back. Threads: one owner at a
+// time.
 class Pictures {
  public:
   Pictures() = default;
@@ -37,24 +37,25 @@ class Pictures {
   Pictures& operator=(const Pictures&) = delete;
   ~Pictures();
 
-  // `files` are the encoded pictures, which must stay where they are.
-  void set(std::vector<std::string_view> files, const ImageOptions& options, PixelBudget& budget);
+  // The bytes of the files must stay where they are.
+  void set(std::span<const PictureFile> files, PixelBudget& budget);
   // Keeps the tiles of a picture that was just cut, or lets go of them.
   void offer(int picture, PromptImage& image);
-  // RGB of one tile. Errors: those of Processor::cut.
-  std::span<const uint8_t> tile(const Processor& processor, ThreadPool* pool, const PromptImage& image, int picture,
-                                int tile);
+  const PictureFile& file(int picture) const { return pictures_[static_cast<size_t>(picture)].file; }
+  // RGB of one tile; nothing when the picture has to come back for that.
+  std::optional<std::span<const uint8_t>> tile(const PromptImage& image, int picture, int tile) const;
+  // Takes the tiles of a picture that was cut again.
+  void come_back(int picture, std::vector<uint8_t> tiles);
   // The picture's tiles are all encoded.
   void let_go(int picture);
 
  private:
   struct Picture {
-    std::string_view file;
+    PictureFile file;
     std::vector<uint8_t> tiles;  // [count, side, side, 3], or empty
     bool budgeted = false;       // the bytes are counted
   };
   std::vector<Picture> pictures_;
-  ImageOptions options_;
   PixelBudget* budget_ = nullptr;
   int visiting_ = -1;  // the picture whose tiles are here without being counted
 };

@@ -38,19 +38,11 @@ std::vector<int32_t> collect_stop_ids(const SamplingParams& sampling, const Proc
   return ids;
 }
 
-std::vector<TileKey> tile_keys(std::string_view salt, const PromptImage& image, ThreadPool& pool) {
-  std::vector<TileKey> keys(static_cast<size_t>(image.count));
-  std::atomic<bool> failed = false;
-  pool.parallel_for(image.count, 1, [&](int64_t begin, int64_t end) {
-    try {  // the pool takes no exceptions
-      for (int64_t i = begin; i < end; ++i)
-        keys[static_cast<size_t>(i)] = tile_key(salt, image.side, image.tile(static_cast<int>(i)));
-    } catch (const std::bad_alloc&) {
-      failed = true;
-    }
+bool has_pictures(const Request& request) {
+  return std::ranges::any_of(request.messages, [](const Message& message) {
+    return std::ranges::any_of(message.content,
+                               [](const ContentPart& part) { return part.type == ContentPart::Type::kImage; });
   });
-  if (failed) throw std::bad_alloc();
-  return keys;
 }
 
 }  // namespace
@@ -63,48 +55,112 @@ Preparation::Preparation(const Processor& processor, const EngineOptions& option
       pixels_(pixels),
       deliver_(std::move(deliver)),
       grammars_(processor.parts().tokenizer),
-      thread_([this] { run(); }) {}
+      cutting_(options.num_threads) {
+  try {
+    for (int i = 0; i < kThreads; ++i) threads_.emplace_back([this] { run(); });
+  } catch (...) {
+    stop();
+    throw;
+  }
+}
 
-Preparation::~Preparation() {
+Preparation::~Preparation() { stop(); }
+
+void Preparation::stop() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
   }
-  wake_.notify_one();
-  thread_.join();
-  for (const auto& job : queue_) open_.end(*job, cancelled_error());
+  wake_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+  for (const Work& work : queue_) {
+    if (work.job) open_.end(*work.job, cancelled_error());
+  }
+  queue_.clear();
 }
 
 void Preparation::post(std::shared_ptr<Job> job) {
+  const bool pictures = has_pictures(job->request);
   {
     const std::lock_guard lock(mutex_);
-    queue_.push_back(std::move(job));
+    if (!stop_) queue_.push_back({std::exchange(job, nullptr), nullptr, pictures});
+  }
+  wake_.notify_one();
+  if (job) open_.end(*job, cancelled_error());
+}
+
+void Preparation::post(std::shared_ptr<PixelOrder> order) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (stop_) return;
+    queue_.push_front({nullptr, std::move(order), true});
   }
   wake_.notify_one();
 }
 
+// The oldest work that may be begun; false at the end.
+bool Preparation::take(Work& work) {
+  const auto may_begin = [&](const Work& candidate) {
+    return !candidate.has_pictures || with_pictures_ < kPictureThreads;
+  };
+  std::unique_lock lock(mutex_);
+  auto next = queue_.end();
+  wake_.wait(lock, [&] {
+    next = std::ranges::find_if(queue_, may_begin);
+    return stop_ || next != queue_.end();
+  });
+  if (stop_) return false;
+  work = std::move(*next);
+  queue_.erase(next);
+  with_pictures_ += work.has_pictures;
+  return true;
+}
+
+void Preparation::finish(const Work& work) {
+  if (!work.has_pictures) return;
+  {
+    const std::lock_guard lock(mutex_);
+    --with_pictures_;
+  }
+  wake_.notify_one();  // there may be work that had to wait for this
+}
+
 void Preparation::run() {
-  ThreadPool pool(options_.num_threads);
-  while (true) {
-    std::shared_ptr<Job> job;
-    {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return stop_ || !queue_.empty(); });
-      if (stop_) return;
-      job = std::move(queue_.front());
-      queue_.pop_front();
+  Work work;
+  while (take(work)) {
+    if (work.job) {
+      prepare(work.job);
+    } else {
+      cut_again(*work.order);
     }
-    try {
-      if (job->cancelled) throw cancelled_error();
-      prepare(*job, pool);
-      deliver_(job);
-    } catch (...) {
-      open_.end(*job, current_error());
-    }
+    finish(work);
+    work = {};
   }
 }
 
-void Preparation::prepare(Job& job, ThreadPool& pool) {
+void Preparation::cut_again(PixelOrder& order) {
+  try {
+    if (order.job->cancelled) throw cancelled_error();
+    order.tiles = processor_.parts().cut(order.file, &cutting_).tiles;
+  } catch (...) {
+    order.error = current_error();
+  }
+  order.done = true;
+  deliver_.cut_again();
+}
+
+void Preparation::prepare(const std::shared_ptr<Job>& job) {
+  try {
+    if (job->cancelled) throw cancelled_error();
+    prepare(*job);
+    deliver_.prepared(job);
+  } catch (...) {
+    open_.end(*job, current_error());
+  }
+}
+
+void Preparation::prepare(Job& job) {
   const Request& request = job.request;
   check_request(request, processor_.vocab_size());
   job.seed = request.sampling.seed ? *request.sampling.seed : std::random_device{}();
@@ -112,7 +168,7 @@ void Preparation::prepare(Job& job, ThreadPool& pool) {
   if (request.structured_output) job.grammar = grammars_.find(*request.structured_output);
 
   std::vector<std::vector<TileKey>> keys;  // by picture
-  job.prompt = make_prompt(job, pool, keys);
+  job.prompt = make_prompt(job, keys);
   for (const TileSpan& span : job.prompt.tiles) {
     job.tiles.push_back({span.first, keys[static_cast<size_t>(span.image)][static_cast<size_t>(span.tile)]});
   }
@@ -128,35 +184,46 @@ void Preparation::prepare(Job& job, ThreadPool& pool) {
   job.prepared_ms = job.timings.preprocess_ms = job.since_submit.ms();
 }
 
-Prompt Preparation::make_prompt(Job& job, ThreadPool& pool, std::vector<std::vector<TileKey>>& keys) {
+Prompt Preparation::make_prompt(Job& job, std::vector<std::vector<TileKey>>& keys) {
   const Request& request = job.request;
   const Processor::Parts& parts = processor_.parts();
   if (request.text) return parts.plain_prompt(*request.text);
   if (request.token_ids) return parts.token_prompt(*request.token_ids);
-  std::vector<std::string_view> files;
-  for (const Message& message : request.messages) {
-    for (const ContentPart& part : message.content) {
-      if (part.type == ContentPart::Type::kImage) files.push_back(part.image);
-    }
-  }
+  const std::vector<PictureFile> files = pictures_of(request.messages, request.prompt.images);
   std::vector<Key> names;
-  for (const std::string_view file : files)
-    names.push_back(KnownPictures::name(request.cache_salt, file, request.prompt.images));
-  job.pictures.set(std::move(files), request.prompt.images, pixels_);
+  for (const PictureFile& file : files) names.push_back(KnownPictures::name(request.cache_salt, file));
+  job.pictures.set(files, pixels_);
 
   Processor::Parts::ImageHooks hooks;
   hooks.find = [&](int picture) -> std::optional<PromptImage> {
-    const KnownPictures::Picture* known = known_.find(names[static_cast<size_t>(picture)]);
-    if (known == nullptr) return std::nullopt;
-    keys.push_back(known->keys);
-    return known->image;
+    if (job.cancelled) throw cancelled_error();
+    std::optional<KnownPictures::Picture> known = known_.find(names[static_cast<size_t>(picture)]);
+    if (!known) return std::nullopt;
+    keys.push_back(std::move(known->keys));
+    return std::move(known->image);
   };
   hooks.take = [&](int picture, PromptImage& image) {
-    keys.push_back(tile_keys(request.cache_salt, image, pool));
+    keys.push_back(tile_keys(request.cache_salt, image));
     job.pictures.offer(picture, image);
     known_.add(names[static_cast<size_t>(picture)], {image, keys.back()});
   };
-  return parts.prompt(request.messages, request.prompt, &pool, hooks);
+  return parts.prompt(request.messages, request.prompt, &cutting_, hooks);
+}
+
+std::vector<TileKey> Preparation::tile_keys(std::string_view salt, const PromptImage& image) {
+  std::vector<TileKey> keys(static_cast<size_t>(image.count));
+  std::atomic<bool> failed = false;
+  const std::lock_guard turn(cutting_.turn);
+  cutting_.pool.parallel_for(image.count, 1, [&](int64_t begin, int64_t end) {
+    try {  // the pool takes no exceptions
+      for (int64_t i = begin; i < end; ++i)
+        keys[static_cast<size_t>(i)] = tile_key(salt, image.side, image.tile(static_cast<int>(i)));
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+  });
+  if (failed) throw std::bad_alloc();
+  return keys;
 }
 
 }  // namespace idefics

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <mutex>
 #include <optional>
 
 #include "base/thread_pool.h"
@@ -14,6 +15,21 @@
 #include "text/tokenizer.h"
 
 namespace idefics {
+
+// Threads for cutting pictures that several callers share: they take turns.
+struct CuttingThreads {
+  explicit CuttingThreads(int num_threads) : pool(num_threads) {}
+  std::mutex turn;  // held by who uses the pool
+  ThreadPool pool;
+};
+
+// A picture of a prompt: an encoded file, and how it is to be cut.
+struct PictureFile {
+  std::string_view bytes;
+  ImageOptions options;
+};
+// The pictures of these messages in order. What a picture does not say about itself is as `options` say.
+std::vector<PictureFile> pictures_of(std::span<const Message> messages, const ImageOptions& options);
 
 struct Processor::Parts {
   std::string folder;  // names the checkpoint in errors
@@ -36,17 +52,18 @@ struct Processor::Parts {
     std::function<void(int index, PromptImage& image)> take;
   };
 
-  // Processor::prompt and Processor::cut with the threads of `pool`, which may be null.
-  Prompt prompt(std::span<const Message> messages, const PromptOptions& options, ThreadPool* pool,
+  // Processor::prompt and Processor::cut with `threads`, which may be null. Decoding does not use them: pictures that
+  // take long there keep nobody else from cutting.
+  Prompt prompt(std::span<const Message> messages, const PromptOptions& options, CuttingThreads* threads,
                 const ImageHooks& hooks = {}) const;
   // The prompt of plain text, in which nothing is a control token.
   Prompt plain_prompt(std::string_view text) const;
   // The prompt of ids that a user gave. None of them is a picture's place.
   Prompt token_prompt(std::vector<int32_t> ids) const;
-  PromptImage cut(std::string_view file_bytes, const ImageOptions& options, ThreadPool* pool) const;
+  PromptImage cut(const PictureFile& file, CuttingThreads* threads) const;
   // Expands `text`, whose ranges `untrusted` a user wrote, with the pictures `files`, and tokenises it.
-  Prompt build(std::string_view text, std::span<const TextRange> untrusted, std::span<const std::string_view> files,
-               const ImageOptions& options, bool add_special_tokens, ThreadPool* pool, const ImageHooks& hooks) const;
+  Prompt build(std::string_view text, std::span<const TextRange> untrusted, std::span<const PictureFile> files,
+               bool add_special_tokens, CuttingThreads* threads, const ImageHooks& hooks) const;
 };
 
 }  // namespace idefics

@@ -182,7 +182,7 @@ Processor Processor::load(const std::filesystem::path& folder, PictureDecoder de
 }
 
 PromptImage Processor::cut(std::string_view file_bytes, const ImageOptions& options) const {
-  return parts_->cut(file_bytes, options, nullptr);
+  return parts_->cut({file_bytes, options}, nullptr);
 }
 
 Image Processor::Parts::decode(std::string_view file_bytes) const {
@@ -195,12 +195,15 @@ Image Processor::Parts::decode(std::string_view file_bytes) const {
   return {picture.width, picture.height, std::move(picture.rgb)};
 }
 
-PromptImage Processor::Parts::cut(std::string_view file_bytes, const ImageOptions& options, ThreadPool* pool) const {
-  const ImageProcessorConfig wished = configure(processor.image, options);
-  const Image image = decode(file_bytes);
-  const ImageProcessorConfig fitting = fit_tiles(wished, image.width, image.height, options.max_tiles);
+PromptImage Processor::Parts::cut(const PictureFile& file, CuttingThreads* threads) const {
+  const ImageProcessorConfig wished = configure(processor.image, file.options);
+  const Image image = decode(file.bytes);
+  const ImageProcessorConfig fitting = fit_tiles(wished, image.width, image.height, file.options.max_tiles);
   const FramePlan plan = plan_frames(image.width, image.height, fitting);
-  Frames frames = make_frames(image, fitting, pool);
+  std::unique_lock<std::mutex> turn;
+  if (threads != nullptr) turn = std::unique_lock(threads->turn);
+  Frames frames = make_frames(image, fitting, threads != nullptr ? &threads->pool : nullptr);
+  if (threads != nullptr) turn.unlock();
   if (frames.width != frames.height) {
     throw Error(ErrorCode::kInvalidValue, fmt::format("image: tiles of {} x {} pixels; the model takes square ones",
                                                       frames.width, frames.height));
@@ -239,8 +242,23 @@ Prompt Processor::prompt(std::span<const Message> messages, const PromptOptions&
   return parts_->prompt(messages, options, nullptr);
 }
 
-Prompt Processor::Parts::prompt(std::span<const Message> messages, const PromptOptions& options, ThreadPool* pool,
-                                const ImageHooks& hooks) const {
+std::vector<PictureFile> pictures_of(std::span<const Message> messages, const ImageOptions& options) {
+  std::vector<PictureFile> files;
+  for (const Message& message : messages) {
+    for (const ContentPart& part : message.content) {
+      if (part.type != ContentPart::Type::kImage) continue;
+      PictureFile file{part.image, options};
+      if (part.options.split) file.options.split = part.options.split;
+      if (part.options.longest_edge) file.options.longest_edge = part.options.longest_edge;
+      if (part.options.max_tiles) file.options.max_tiles = part.options.max_tiles;
+      files.push_back(file);
+    }
+  }
+  return files;
+}
+
+Prompt Processor::Parts::prompt(std::span<const Message> messages, const PromptOptions& options,
+                                CuttingThreads* threads, const ImageHooks& hooks) const {
   check_messages(messages);
   if (!chat_template) {
     throw Error(ErrorCode::kBadModel,
@@ -252,25 +270,19 @@ Prompt Processor::Parts::prompt(std::span<const Message> messages, const PromptO
   if (tokenizer_config.bos_token) chat.variables["bos_token"] = *tokenizer_config.bos_token;
   if (tokenizer_config.eos_token) chat.variables["eos_token"] = *tokenizer_config.eos_token;
   const ChatTemplate::Rendered rendered = render_chat(*chat_template, to_json(messages), chat);
-
-  std::vector<std::string_view> files;
-  for (const Message& message : messages) {
-    for (const ContentPart& part : message.content) {
-      if (part.type == ContentPart::Type::kImage) files.push_back(part.image);
-    }
-  }
-  return build(rendered.text, rendered.untrusted, files, options.images, false, pool, hooks);
+  return build(rendered.text, rendered.untrusted, pictures_of(messages, options.images), false, threads, hooks);
 }
 
 Prompt Processor::raw_prompt(std::string_view text, std::span<const std::string> images,
                              const PromptOptions& options) const {
-  const std::vector<std::string_view> files(images.begin(), images.end());
-  return parts_->build(text, {}, files, options.images, true, nullptr, {});
+  std::vector<PictureFile> files;
+  for (const std::string& image : images) files.push_back({image, options.images});
+  return parts_->build(text, {}, files, true, nullptr, {});
 }
 
 Prompt Processor::Parts::build(std::string_view text, std::span<const TextRange> untrusted,
-                               std::span<const std::string_view> files, const ImageOptions& options,
-                               bool add_special_tokens, ThreadPool* pool, const ImageHooks& hooks) const {
+                               std::span<const PictureFile> files, bool add_special_tokens, CuttingThreads* threads,
+                               const ImageHooks& hooks) const {
   const std::vector<size_t> places = find_placeholders(text, untrusted);
   if (places.size() != files.size()) {
     throw Error(ErrorCode::kTooManyImages,
@@ -284,7 +296,7 @@ Prompt Processor::Parts::build(std::string_view text, std::span<const TextRange>
     std::optional<PromptImage> image = hooks.find ? hooks.find(static_cast<int>(i)) : std::nullopt;
     if (!image) {
       try {
-        image = cut(files[i], options, pool);
+        image = cut(files[i], threads);
       } catch (const Error& e) {
         throw e.with_context(fmt::format("image {}", i + 1));
       }

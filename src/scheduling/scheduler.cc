@@ -65,7 +65,7 @@ Scheduler::Submitted Scheduler::submit(SequenceRequest request) {
   const int32_t max_new = std::min(request.max_new_tokens, max_tokens_ - request.num_prompt_tokens);
   const SequenceId id = next_id_++;
   Sequence& sequence = sequences_[id];
-  sequence.age = {id, id};
+  sequence.age = {request.arrival.value_or(id), id};
   sequence.max_tokens = request.num_prompt_tokens + max_new;
   sequence.num_known = request.num_prompt_tokens;
   sequence.tiles = std::move(request.tiles);
@@ -123,12 +123,17 @@ std::vector<SequenceId> Scheduler::fork(SequenceId parent_id, int32_t count) {
     const SequenceId id = next_id_++;
     Sequence& child = sequences_.emplace(id, *parent).first->second;
     child.age.id = id;
+    child.tiles_on_hold = false;
     for (const PageId page : child.pages) pages_.share(page);
     need_tiles(child);
     insert(running_, child);
     ids.push_back(id);
   }
   return ids;
+}
+
+void Scheduler::hold_tiles(SequenceId id, bool hold) {
+  if (Sequence* sequence = find(id)) sequence->tiles_on_hold = hold;
 }
 
 Sequence* Scheduler::find(SequenceId id) {
@@ -284,6 +289,7 @@ bool Scheduler::features_are_ready(const Sequence& sequence, int32_t end) const 
 }
 
 void Scheduler::plan_tiles(const Sequence& sequence) {
+  if (sequence.tiles_on_hold) return;
   const int64_t end = int64_t{sequence.num_computed} + sequence.planned_rows + options_.max_rows;
   for (auto i = static_cast<size_t>(sequence.next_tile); i < sequence.tiles.size(); ++i) {
     const SequenceTile& tile = sequence.tiles[i];

@@ -66,7 +66,7 @@ class Scheduler {
 
   // The next step. The plan belongs to the scheduler and stays as it is until the next call.
   // REQUIRES: the step before was committed or abandoned.
-  // Whenever a sequence waits or runs, the plan has a row or a tile.
+  // Whenever a sequence waits or runs, the plan has a row or a tile, unless tiles are on hold.
   const StepPlan& plan();
 
   // Makes `count` more sequences with the tokens of `parent` so far; they share its pages, copying when they write.
@@ -79,6 +79,10 @@ class Scheduler {
   // The step did not run, or what it computed is thrown away; its drops and copies were carried out. Everything will be
   // planned again. REQUIRES: no fork() since plan().
   void abandon();
+
+  // Plans no tile for this sequence until it is said to go on; another sequence that needs the same tile gets it
+  // planned. At any time; nothing happens when there is no such sequence (any more).
+  void hold_tiles(SequenceId sequence, bool hold);
 
   // The sequence is gone and its pages are free. At any time; false when there is no such sequence (any more).
   bool cancel(SequenceId sequence);

@@ -105,6 +105,56 @@ TEST(Scheduler, a_prompt_is_computed_in_chunks_and_then_decodes_row_by_row) {
   EXPECT_EQ(d.scheduler.pages().num_free(), 16);
 }
 
+TEST(Scheduler, who_came_first_is_first_whenever_it_is_submitted) {
+  Driver d;
+  SequenceRequest late = prompt_of(12), early = prompt_of(12);
+  late.arrival = 2;
+  early.arrival = 1;
+  const SequenceId second = d.submit(late), first = d.submit(early);
+  const StepPlan& plan = d.plan();
+  ASSERT_EQ(plan.rows.size(), 2u);
+  EXPECT_EQ(plan.rows[0].sequence, first);
+  EXPECT_EQ(plan.rows[0].num_rows, 12);
+  EXPECT_EQ(plan.rows[1].sequence, second);
+  EXPECT_EQ(plan.rows[1].num_rows, 4);
+}
+
+TEST(Scheduler, tiles_on_hold_keep_nobody_else_waiting) {
+  SchedulerOptions one_tile = kOptions;
+  one_tile.max_tiles = 1;
+  Driver d(one_tile);
+  const TileKey shared = make_keys(1, 1)[0], own = make_keys(2, 1)[0], other = make_keys(3, 1)[0];
+  const SequenceId held = d.submit(prompt_with_tiles(12, {{0, own}, {4, shared}}));
+  const SequenceId next = d.submit(prompt_with_tiles(12, {{0, shared}, {4, other}}));
+  const StepPlan& plan = d.plan();
+  ASSERT_EQ(plan.tiles.size(), 1u);
+  EXPECT_EQ(plan.tiles[0].sequence, held);
+  d.scheduler.hold_tiles(held, true);
+  d.commit({});
+  for (const TileKey& key : {shared, other}) {
+    d.plan();
+    ASSERT_EQ(plan.tiles.size(), 1u);
+    EXPECT_EQ(plan.tiles[0].sequence, next);
+    EXPECT_EQ(plan.tiles[0].key, key);
+    d.commit(Driver::succeed(plan));
+  }
+  d.plan();
+  EXPECT_NE(rows_of(plan, next), nullptr);
+  EXPECT_EQ(rows_of(plan, held), nullptr);
+  d.commit(Driver::succeed(plan, next));
+  d.plan();
+  EXPECT_TRUE(plan.empty());
+  EXPECT_TRUE(d.scheduler.has_work());
+  d.commit({});
+  d.scheduler.hold_tiles(held, false);
+  d.plan();
+  ASSERT_EQ(plan.tiles.size(), 1u) << "the other one is encoded";
+  EXPECT_EQ(plan.tiles[0].key, own);
+  d.commit(Driver::succeed(plan));
+  d.plan();
+  EXPECT_NE(rows_of(plan, held), nullptr);
+}
+
 TEST(Scheduler, streams_get_their_row_first_and_prompts_the_rest_oldest_first) {
   Driver d;
   const SequenceId a = d.submit(prompt_of(2)), b = d.submit(prompt_of(2));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <compare>
+#include <optional>
 #include <vector>
 
 #include "scheduling/step_plan.h"
@@ -19,6 +20,9 @@ struct SequenceRequest {
   int32_t max_new_tokens = 0;       // at least 1; more than fits is cut to what fits
   std::vector<SequenceTile> tiles;  // in the order of the tokens, disjoint, inside the prompt
   std::vector<BlockKey> keys;       // of the full pages of the prompt; fewer or none: the rest is not shared
+  // The place in the order of age, for callers that do not submit in order; all sequences of a scheduler have one or
+  // none has. Not set: behind all that were submitted before.
+  std::optional<int64_t> arrival = std::nullopt;
 };
 
 // Invariants
@@ -30,7 +34,8 @@ struct Sequence {
 
   // Oldest first: requests in order of arrival, a fork right behind the sequence it was made from.
   struct Age {
-    SequenceId arrival, id;
+    int64_t arrival;
+    SequenceId id;
     auto operator<=>(const Age&) const = default;
   };
 
@@ -48,6 +53,7 @@ struct Sequence {
   int32_t next_tile = 0;      // tiles before this one are no longer needed
   int32_t num_drafts = 0;     // the caller has ready
   std::vector<PageId> pages;
+  bool tiles_on_hold = false;  // the caller cannot encode its tiles yet
 
   // Its part in the step that is under way.
   int32_t planned_rows = 0, planned_drafts = 0;

@@ -57,7 +57,7 @@ struct Random {
 struct Coverage {
   int64_t steps = 0, rows = 0, requests = 0, refused = 0, finished = 0, cancelled = 0, cancelled_mid_step = 0,
           preempted = 0, copies = 0, forks = 0, hits = 0, hits_inside_tiles = 0, drafts = 0, rejected = 0, tiles = 0,
-          tiles_from_cache = 0, abandoned = 0, full_pools = 0;
+          tiles_from_cache = 0, held = 0, late = 0, abandoned = 0, full_pools = 0;
 };
 
 // A request as its client sees it.
@@ -94,6 +94,8 @@ class Simulation {
     cancel_rate_ = random_.chance(0.5) ? 0 : 0.03;
     draft_rate_ = random_.chance(0.4) ? 0 : 0.6;
     abandon_rate_ = random_.chance(0.7) ? 0 : 0.1;
+    hold_rate_ = random_.chance(0.6) ? 0 : 0.3;
+    numbers_arrivals_ = random_.chance(0.5);
     families_ = random_.in(1, 4);
   }
 
@@ -102,6 +104,7 @@ class Simulation {
     while (arrivals_left_ > 0 || scheduler_.has_work()) {
       while (arrivals_left_ > 0 && random_.chance(arrival_rate_)) arrive();
       maybe_cancel();
+      release_tiles();
       scheduler_.check_invariants();
       if (scheduler_.has_work()) step();
       require(steps_ <= most_steps_, "more steps than the work allows: somebody starves");
@@ -168,8 +171,16 @@ class Simulation {
     std::vector<BlockKey> keys = client.keys;
     if (random_.chance(0.1)) keys.resize(keys.size() / 2);
     const bool fits = client.num_prompt < std::min(options_.max_len, options_.num_pages * options_.page_size);
+    std::optional<int64_t> arrival;
+    if (numbers_arrivals_) {
+      arrival = 10 * ++arrivals_;
+      if (random_.chance(0.3)) {  // others overtook it on their way here
+        *arrival -= random_.in(1, 60);
+        ++coverage_.late;
+      }
+    }
     try {
-      const auto [id, max_new] = scheduler_.submit({client.num_prompt, client.max_new, client.tiles, keys});
+      const auto [id, max_new] = scheduler_.submit({client.num_prompt, client.max_new, client.tiles, keys, arrival});
       require(fits && max_new >= 1 && max_new <= client.max_new, "admitted what cannot fit");
       client.max_new = max_new;
       add_client(id, client);
@@ -204,7 +215,7 @@ class Simulation {
     ++steps_, ++coverage_.steps;
     const StepPlan& plan = scheduler_.plan();
     scheduler_.check_invariants();
-    require(!plan.empty() || clients_.empty(), "nothing to do although somebody waits");
+    require(!plan.empty() || clients_.empty() || !held_.empty(), "nothing to do although somebody waits");
     note(plan);
     cancel_mid_step();
     run(plan);
@@ -328,6 +339,7 @@ class Simulation {
     std::set<TileKey> seen;
     for (const StepPlan::Tile& tile : plan.tiles) {
       require(!features_.contains(tile.key) && seen.insert(tile.key).second, "a tile is encoded twice");
+      require(!held_.contains(tile.sequence), "a tile of a sequence whose tiles are on hold");
       const auto it = clients_.find(tile.sequence);
       if (it == clients_.end()) continue;
       require(it->second.tiles.at(static_cast<size_t>(tile.tile)).key == tile.key, "another tile's key");
@@ -365,7 +377,9 @@ class Simulation {
     }
     std::shuffle(outcome.sampled.begin(), outcome.sampled.end(), random_.bits);
     for (const StepPlan::Tile& tile : plan.tiles) {
-      if (random_.chance(0.1)) {
+      if (random_.chance(hold_rate_)) {
+        hold_tiles(tile.sequence);
+      } else if (random_.chance(0.1)) {
         ++most_steps_;  // the caller was interrupted, or has lost the pixels of a cancelled request
       } else {
         outcome.encoded.push_back(tile.key);
@@ -374,6 +388,26 @@ class Simulation {
       }
     }
     return outcome;
+  }
+
+  // For some steps, as when its pixels have to be brought.
+  void hold_tiles(SequenceId id) {
+    const int steps = random_.in(1, 5);
+    held_[id] = steps_ + steps;
+    most_steps_ += steps + 1;
+    scheduler_.hold_tiles(id, true);
+    ++coverage_.held;
+  }
+
+  void release_tiles() {
+    for (auto it = held_.begin(); it != held_.end();) {
+      if (it->second > steps_) {
+        ++it;
+        continue;
+      }
+      scheduler_.hold_tiles(it->first, false);
+      it = held_.erase(it);
+    }
   }
 
   StepOutcome::Sampled sample(SequenceId id, int num_drafts) {
@@ -429,8 +463,11 @@ class Simulation {
   std::vector<Slot> slots_;
   std::map<SequenceId, Client> clients_;
   std::set<TileKey> features_, cache_;  // there; left to a cache that may be asked for them
+  std::map<SequenceId, int64_t> held_;  // until which step
   int arrivals_left_, families_;
-  double arrival_rate_, cancel_rate_, draft_rate_, abandon_rate_;
+  int64_t arrivals_ = 0;
+  bool numbers_arrivals_;
+  double arrival_rate_, cancel_rate_, draft_rate_, abandon_rate_, hold_rate_;
   int64_t steps_ = 0, most_steps_ = 10;
   uint64_t digest_ = 0;
 };
@@ -457,11 +494,12 @@ TEST(Simulator, every_request_ends_and_every_row_sees_its_own_history) {
              c.rows, c.requests, c.refused, c.finished, c.cancelled, c.cancelled_mid_step);
   fmt::print("{} preempted, {} copies, {} forks, {} tokens found, {} of {} drafts rejected, {} steps abandoned\n",
              c.preempted, c.copies, c.forks, c.hits, c.rejected, c.drafts, c.abandoned);
-  fmt::print("{} tiles encoded, {} from a cache, {} chunks begin inside a tile, {} steps with a full pool\n", c.tiles,
-             c.tiles_from_cache, c.hits_inside_tiles, c.full_pools);
-  for (const int64_t count :
-       {c.refused, c.finished, c.cancelled, c.cancelled_mid_step, c.preempted, c.copies, c.forks, c.hits,
-        c.hits_inside_tiles, c.drafts, c.rejected, c.tiles, c.tiles_from_cache, c.abandoned, c.full_pools}) {
+  fmt::print("{} tiles encoded, {} from a cache, {} put on hold, {} chunks begin inside a tile\n", c.tiles,
+             c.tiles_from_cache, c.held, c.hits_inside_tiles);
+  fmt::print("{} requests came late, {} steps with a full pool\n", c.late, c.full_pools);
+  for (const int64_t count : {c.refused, c.finished, c.cancelled, c.cancelled_mid_step, c.preempted, c.copies, c.forks,
+                              c.hits, c.hits_inside_tiles, c.drafts, c.rejected, c.tiles, c.tiles_from_cache, c.held,
+                              c.late, c.abandoned, c.full_pools}) {
     EXPECT_GE(count, kSchedules / 10);
   }
 }

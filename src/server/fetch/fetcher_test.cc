@@ -1,9 +1,14 @@
 #include "server/fetch/fetcher.h"
 
 #include <gtest/gtest.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/rsa.h>
+#include <openssl/x509v3.h>
 
 #include <chrono>
 #include <condition_variable>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -109,6 +114,213 @@ TEST(Fetcher, only_global_addresses_are_connected_to) {
     EXPECT_EQ(fetched.status, Status::kNotAllowed) << address << fetched.problem;
   }
   EXPECT_EQ(host.connections(), 0);
+}
+
+// ---- TLS ----
+
+// Makes certificates that it signs itself.
+class Authority {
+ public:
+  Authority() : key_(::EVP_RSA_gen(2048)) { certificate_ = make("Test Authority", key_.get(), {.is_authority = true}); }
+
+  struct Wanted {
+    std::string names = {};            // "DNS:pics.example"
+    long from_s = -3600, to_s = 3600;  // from now on
+    bool is_authority = false;
+  };
+  // A folder's cert.pem and key.pem.
+  void write(const std::filesystem::path& folder, const Wanted& wanted) const {
+    const Key key(::EVP_RSA_gen(2048));
+    write_pem(folder / "key.pem", [&](FILE* file) {
+      return ::PEM_write_PrivateKey(file, key.get(), nullptr, nullptr, 0, nullptr, nullptr);
+    });
+    const Certificate certificate = make("a server", key.get(), wanted);
+    write_pem(folder / "cert.pem", [&](FILE* file) { return ::PEM_write_X509(file, certificate.get()); });
+  }
+  // Its own certificate, for those who are to trust it.
+  void write_own(const std::filesystem::path& path) const {
+    write_pem(path, [&](FILE* file) { return ::PEM_write_X509(file, certificate_.get()); });
+  }
+
+ private:
+  struct Free {
+    void operator()(EVP_PKEY* key) const { ::EVP_PKEY_free(key); }
+    void operator()(X509* certificate) const { ::X509_free(certificate); }
+    void operator()(X509_EXTENSION* extension) const { ::X509_EXTENSION_free(extension); }
+    void operator()(FILE* file) const { std::fclose(file); }
+  };
+  using Key = std::unique_ptr<EVP_PKEY, Free>;
+  using Certificate = std::unique_ptr<X509, Free>;
+
+  static void write_pem(const std::filesystem::path& path, const std::function<int(FILE*)>& write) {
+    const std::unique_ptr<FILE, Free> file(std::fopen(path.c_str(), "w"));
+    ASSERT_TRUE(file) << path;
+    ASSERT_EQ(write(file.get()), 1) << path;
+  }
+
+  Certificate make(const char* name, EVP_PKEY* key, const Wanted& wanted) const {
+    Certificate out(::X509_new());
+    X509* x = out.get();
+    ::X509_set_version(x, 2);
+    ::ASN1_INTEGER_set(::X509_get_serialNumber(x), ++serial_);
+    ::X509_gmtime_adj(::X509_getm_notBefore(x), wanted.from_s);
+    ::X509_gmtime_adj(::X509_getm_notAfter(x), wanted.to_s);
+    ::X509_NAME_add_entry_by_txt(::X509_get_subject_name(x), "CN", MBSTRING_ASC,
+                                 reinterpret_cast<const unsigned char*>(name), -1, -1, 0);
+    ::X509_set_issuer_name(x, ::X509_get_subject_name(certificate_ ? certificate_.get() : x));
+    ::X509_set_pubkey(x, key);
+    const auto add = [&](int kind, const std::string& text) {
+      X509V3_CTX context;
+      X509V3_set_ctx(&context, certificate_ ? certificate_.get() : x, x, nullptr, nullptr, 0);
+      const std::unique_ptr<X509_EXTENSION, Free> extension(
+          ::X509V3_EXT_conf_nid(nullptr, &context, kind, text.c_str()));
+      EXPECT_TRUE(extension) << text;
+      ::X509_add_ext(x, extension.get(), -1);
+    };
+    add(NID_basic_constraints, wanted.is_authority ? "critical,CA:TRUE" : "CA:FALSE");
+    if (!wanted.names.empty()) add(NID_subject_alt_name, wanted.names);
+    EXPECT_GT(::X509_sign(x, key_.get(), ::EVP_sha256()), 0);
+    return out;
+  }
+
+  Key key_;
+  mutable long serial_ = 0;
+  Certificate certificate_;
+};
+
+// A host of pictures that speaks TLS.
+class TlsHost : public http::Handler {
+ public:
+  explicit TlsHost(const std::filesystem::path& folder) {
+    http::ServerOptions where;
+    where.port = 0;
+    where.certificate_file = folder / "cert.pem";
+    where.key_file = folder / "key.pem";
+    server_ = std::make_unique<http::Server>(where, *this);
+    server_->start();
+  }
+  ~TlsHost() override { server_->stop(); }
+  int port() const { return server_->port(); }
+  int requests() const { return requests_; }
+  std::string location = {};  // leads there instead
+
+  std::optional<http::Response> admit(http::Request&) override { return std::nullopt; }
+  void handle(std::shared_ptr<http::Exchange> exchange) override {
+    ++requests_;
+    if (location.empty()) return exchange->respond({.status = 200, .headers = {}, .body = "a picture"});
+    exchange->respond({.status = 302, .headers = {{"location", location}}, .body = ""});
+  }
+  http::Response refuse(http::Fault) override { return {.status = 400}; }
+  void answered(const http::Request&, int, double) override {}
+
+ private:
+  std::atomic<int> requests_ = 0;
+  std::unique_ptr<http::Server> server_;
+};
+
+class Tls : public testing::Test {
+ protected:
+  Tls() : folder_(std::filesystem::temp_directory_path() / ("idefics-fetch-tls-" + std::to_string(::getpid()))) {
+    std::filesystem::create_directories(folder_);
+    authority_.write_own(folder_ / "ca.pem");
+  }
+  ~Tls() override { std::filesystem::remove_all(folder_); }
+
+  // A host with such a certificate.
+  std::unique_ptr<TlsHost> host(const Authority& authority, const Authority::Wanted& wanted) const {
+    authority.write(folder_, wanted);
+    return std::make_unique<TlsHost>(folder_);
+  }
+  std::unique_ptr<TlsHost> host(const Authority::Wanted& wanted) const { return host(authority_, wanted); }
+  // As options_for, with TLS and trust in the authority.
+  FetchOptions options(const std::vector<int>& ports) const {
+    FetchOptions out = options_for({});
+    for (const int port : ports) {
+      for (const std::string name : {"pics.example", "other.example"}) out.hosts.add(name + ":" + std::to_string(port));
+    }
+    out.certificates = (folder_ / "ca.pem").string();
+    return out;
+  }
+  static Url url(int port, const std::string& name = "pics.example") { return {{true, name, port}, "/x.png"}; }
+
+  const std::filesystem::path folder_;
+  const Authority authority_;
+};
+
+TEST_F(Tls, a_picture_comes_from_a_host_that_is_who_it_says) {
+  for (const std::string names : {"DNS:pics.example", "DNS:a.example,DNS:pics.example", "DNS:PICS.example"}) {
+    const auto good = host({.names = names});
+    const Fetched fetched = fetch_one(options({good->port()}), url(good->port()));
+    EXPECT_EQ(fetched.status, Status::kGood) << names << ": " << fetched.problem;
+    EXPECT_EQ(fetched.bytes, "a picture");
+  }
+}
+
+TEST_F(Tls, a_host_that_is_not_who_it_says_hears_no_request) {
+  const Authority stranger;
+  const std::string name = "DNS:pics.example";
+  const std::vector<std::tuple<std::string, const Authority*, Authority::Wanted>> cases = {
+      {"another name", &authority_, {.names = "DNS:other.example"}},
+      {"a name below", &authority_, {.names = "DNS:a.pics.example"}},
+      {"a name above", &authority_, {.names = "DNS:example"}},
+      {"a name that begins so", &authority_, {.names = "DNS:pics.example.evil.test"}},
+      {"a star for all", &authority_, {.names = "DNS:*"}},
+      {"a star for a domain", &authority_, {.names = "DNS:*.example"}},
+      {"a star for what is below", &authority_, {.names = "DNS:*.pics.example"}},
+      {"an address", &authority_, {.names = "IP:127.0.0.1"}},
+      {"no name", &authority_, {}},
+      {"expired", &authority_, {.names = name, .from_s = -7200, .to_s = -3600}},
+      {"not valid yet", &authority_, {.names = name, .from_s = 3600, .to_s = 7200}},
+      {"signed by somebody else", &stranger, {.names = name}},
+  };
+  for (const auto& [what, authority, wanted] : cases) {
+    const auto bad = host(*authority, wanted);
+    const Fetched fetched = fetch_one(options({bad->port()}), url(bad->port()));
+    EXPECT_EQ(fetched.status, Status::kFailed) << what;
+    EXPECT_EQ(fetched.problem, "the host has no certificate that is trusted") << what;
+    EXPECT_EQ(bad->requests(), 0) << what;
+  }
+  // Signed by itself: the authority shows its own certificate.
+  Authority::Wanted own{.names = name};
+  own.is_authority = true;
+  const auto self_signed = host(stranger, own);
+  EXPECT_EQ(fetch_one(options({self_signed->port()}), url(self_signed->port())).problem,
+            "the host has no certificate that is trusted");
+  EXPECT_EQ(self_signed->requests(), 0);
+  // Good, but nobody on this machine trusts the authority.
+  const auto good = host({.names = name});
+  FetchOptions system = options({good->port()});
+  system.certificates = {};
+  EXPECT_EQ(fetch_one(system, url(good->port())).problem, "the host has no certificate that is trusted");
+  EXPECT_EQ(good->requests(), 0);
+  FakeHost plain(always(whole_answer("no TLS")));
+  EXPECT_EQ(fetch_one(options({plain.port()}), url(plain.port())).status, Status::kFailed);
+}
+
+TEST_F(Tls, a_good_certificate_opens_no_address_and_no_other_host) {
+  const auto good = host({.names = "DNS:pics.example,DNS:other.example"});
+  FetchOptions guarded = options({good->port()});
+  guarded.allowed_address = is_global;
+  EXPECT_EQ(fetch_one(guarded, url(good->port())).status, Status::kNotAllowed);
+  EXPECT_EQ(fetch_one(options({}), url(good->port())).status, Status::kNotAllowed);
+  EXPECT_EQ(good->requests(), 0);
+  // The next hop is looked at like the first.
+  FakeHost plain(always(whole_answer("without TLS")));
+  for (const std::string& location :
+       {"http://pics.example:" + std::to_string(plain.port()) + "/x.png", std::string("https://third.example/x.png"),
+        "https://127.0.0.1:" + std::to_string(good->port()) + "/x.png"}) {
+    good->location = location;
+    EXPECT_EQ(fetch_one(options({good->port(), plain.port()}), url(good->port())).status, Status::kNotAllowed)
+        << location;
+  }
+  EXPECT_EQ(plain.connections(), 0);
+  const auto next = host({.names = "DNS:other.example"});
+  for (const std::string name : {"other.example", "pics.example"}) {
+    good->location = "https://" + name + ":" + std::to_string(next->port()) + "/x.png";
+    const Fetched fetched = fetch_one(options({good->port(), next->port()}), url(good->port()));
+    EXPECT_EQ(fetched.status, name == "other.example" ? Status::kGood : Status::kFailed) << name << fetched.problem;
+  }
+  EXPECT_EQ(next->requests(), 1);
 }
 
 TEST(Fetcher, one_forbidden_address_among_others_is_enough) {

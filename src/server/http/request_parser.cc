@@ -21,6 +21,13 @@ namespace {
 
 std::string_view view(View text) { return {text.data(), text.size()}; }
 
+// A number as everybody reads it. Beast takes lists of equal lengths too, with blanks around their commas, and zeros in
+// front: another parser may find another length there.
+bool is_plain_length(std::string_view text) {
+  const bool digits = !text.empty() && std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
+  return digits && (text == "0" || text.front() != '0');
+}
+
 // Beast takes a folded header apart silently; whoever folds wants two parsers to see different things.
 bool has_bare_or_folded_line(std::string_view head) {
   for (size_t at = head.find('\n'); at != std::string_view::npos; at = head.find('\n', at + 1)) {
@@ -128,10 +135,12 @@ void RequestParser::check_head() {
   const bool chunked_only =
       request.count("transfer-encoding") == 0 || (request.count("transfer-encoding") == 1 && request.version == 11 &&
                                                   same_word(trimmed(request.header("transfer-encoding")), "chunked"));
+  const int lengths = request.count("content-length");
+  const bool length_fits = lengths == 0 || (lengths == 1 && is_plain_length(request.header("content-length")));
   const int hosts = request.count("host");
   const bool host_fits = hosts == 1 || (hosts == 0 && request.version == 10);
   const bool path_fits = request.path.starts_with('/') || (request.path == "*" && request.method == "OPTIONS");
-  state_ = chunked_only && host_fits && path_fits ? State::kBody : State::kFailed;
+  state_ = chunked_only && length_fits && host_fits && path_fits ? State::kBody : State::kFailed;
   fault_ = Fault::kMalformed;
 }
 

@@ -116,6 +116,124 @@ TEST(RequestParser, what_proxies_disagree_about_is_malformed) {
   }
 }
 
+TEST(RequestParser, a_length_is_one_plain_number) {
+  const std::string post = "POST / HTTP/1.1\r\nHost: h\r\n";
+  for (const std::string length : {"5,5",
+                                   "5, 5",
+                                   "5 ,5",
+                                   "5 , 5",
+                                   "5\t,\t5",
+                                   ",5",
+                                   "5,",
+                                   " ,5",
+                                   "5,,5",
+                                   "5, ",
+                                   "5,5,5",
+                                   "1 ,1",
+                                   "0,0",
+                                   "00",
+                                   "05",
+                                   "005",
+                                   "0000",
+                                   "+5",
+                                   "-5",
+                                   "- 5",
+                                   "5.",
+                                   "5.0",
+                                   "5e0",
+                                   "0x5",
+                                   "5h",
+                                   "5;",
+                                   "5;q=1",
+                                   "\"5\"",
+                                   "'5'",
+                                   "5 5",
+                                   "5\t5",
+                                   "5_",
+                                   "1_0",
+                                   "1'0",
+                                   "",
+                                   " ",
+                                   "\t",
+                                   "five",
+                                   "\xd9\xa5",
+                                   "\xc2\xb2",
+                                   "\xa0"
+                                   "5",
+                                   "5\xa0",
+                                   "5\x0b",
+                                   "\x0c"
+                                   "5",
+                                   "5\x7f",
+                                   "18446744073709551616",
+                                   "18446744073709551621",
+                                   "99999999999999999999999999999999999999999",
+                                   "0x",
+                                   "NaN",
+                                   "inf",
+                                   "5%30",
+                                   "(5)",
+                                   "[5]",
+                                   "5:",
+                                   "5=5"}) {
+    const Result result = parse({post + "Content-Length: " + length + "\r\n\r\nhello"});
+    EXPECT_EQ(result.state, State::kFailed) << "\"" << length << "\"";
+    EXPECT_EQ(result.fault, Fault::kMalformed) << "\"" << length << "\"";
+    EXPECT_EQ(result.request.body, "") << "\"" << length << "\"";
+  }
+  // Twice is once too often, though both say the same.
+  for (const std::string second : {"5", " 5", "05", "6", "5,5", ""}) {
+    for (const std::string name : {"Content-Length", "content-length", "CONTENT-LENGTH"}) {
+      EXPECT_EQ(parse({post + "Content-Length: 5\r\n" + name + ": " + second + "\r\n\r\nhello"}).state,
+                State::kFailed)
+          << second;
+    }
+  }
+  for (const std::string length : {"5", " 5", "5 ", "\t5\t", "  5  "}) {
+    const Result result = parse({post + "Content-Length:" + length + "\r\n\r\nhello"});
+    EXPECT_EQ(result.state, State::kDone) << length;
+    EXPECT_EQ(result.request.body, "hello") << length;
+  }
+  EXPECT_EQ(parse({post + "Content-Length: 0\r\n\r\n"}).state, State::kDone);
+  EXPECT_EQ(parse({post + "Content-Length: 10\r\n\r\n0123456789"}).request.body, "0123456789");
+}
+
+// The same names, whatever they carry: a header that frames the body must not have another reading.
+TEST(RequestParser, an_encoding_is_one_plain_word) {
+  const std::string post = "POST / HTTP/1.1\r\nHost: h\r\n", body = "\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+  for (const std::string encoding : {"chunked,",
+                                     ",chunked",
+                                     "chunked ,",
+                                     "chunked;q=1",
+                                     "chunked;",
+                                     "\"chunked\"",
+                                     "chunked chunked",
+                                     "chunked,chunked",
+                                     "chunked , chunked",
+                                     "identity, chunked",
+                                     "chunked, identity",
+                                     "chunke",
+                                     "chunkedd",
+                                     "",
+                                     " ",
+                                     "chunked\x0b",
+                                     "\x0b"
+                                     "chunked",
+                                     "chunked\xa0",
+                                     "gzip",
+                                     "chun ked",
+                                     "trailers, chunked",
+                                     "'chunked'"}) {
+    EXPECT_EQ(parse({post + "Transfer-Encoding: " + encoding + body}).state, State::kFailed) << encoding;
+  }
+  for (const std::string encoding : {"chunked", "Chunked", "CHUNKED", " chunked ", "\tchunked\t"})
+    EXPECT_EQ(parse({post + "Transfer-Encoding:" + encoding + body}).request.body, "hello") << encoding;
+  for (const std::string size : {"+5", "-5", "0x5", "5h", "5,5", "5 5", " 5", "\t5", "5.", "", "5\x0b", "\"5\"", "5_"})
+    EXPECT_EQ(parse({post + "Transfer-Encoding: chunked\r\n\r\n" + size + "\r\nhello\r\n0\r\n\r\n"}).state,
+              State::kFailed)
+        << "\"" << size << "\"";
+}
+
 // The same verdict, and the same request, whole, byte by byte and in two pieces.
 Result parse_in_any_cut(const std::string& bytes) {
   const Result whole = parse({bytes});

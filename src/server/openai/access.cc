@@ -49,17 +49,23 @@ std::optional<ApiError> Access::refuse_place(const http::Request& request) const
   return std::nullopt;
 }
 
-std::optional<ApiError> Access::refuse_key(const http::Request& request) const {
-  if (keys_.empty()) return std::nullopt;
+std::optional<size_t> Access::find_key(const http::Request& request) const {
   std::string_view given = request.header("authorization");
   constexpr std::string_view kScheme = "bearer ";
   const bool bearer = given.size() > kScheme.size() && http::same_word(given.substr(0, kScheme.size()), kScheme);
   given = bearer ? http::trimmed(given.substr(kScheme.size())) : std::string_view();
   // Digests have one length, and every key is looked at: the time tells nothing about how much of a key was right.
   const Digest found = digest(given);
-  int equal = 0;
-  for (const Digest& key : keys_) equal |= static_cast<int>(::CRYPTO_memcmp(key.data(), found.data(), key.size()) == 0);
-  if (equal != 0 && bearer) return std::nullopt;
+  size_t equal = 0;  // its number, from 1 on
+  for (size_t i = 0; i < keys_.size(); ++i)
+    equal = std::max(equal,
+                     (i + 1) * static_cast<size_t>(::CRYPTO_memcmp(keys_[i].data(), found.data(), found.size()) == 0));
+  if (equal == 0 || !bearer) return std::nullopt;
+  return equal - 1;
+}
+
+std::optional<ApiError> Access::refuse_key(const http::Request& request) const {
+  if (keys_.empty() || find_key(request)) return std::nullopt;
   return ApiError(401, "authentication_error", "invalid_api_key", "",
                   "wanted a valid API key, as in \"Authorization: Bearer KEY\"");
 }

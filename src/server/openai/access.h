@@ -27,6 +27,9 @@ class Access {
   std::optional<ApiError> refuse_place(const http::Request& request) const;
   // 401 without one of the keys. Takes the same time whatever is wrong with it.
   std::optional<ApiError> refuse_key(const http::Request& request) const;
+  // Which of the keys a request has; nothing without one of them.
+  std::optional<size_t> find_key(const http::Request& request) const;
+  size_t num_keys() const { return keys_.size(); }
   // What a browser wants to see before it shows our answer to a page of a listed origin; empty for all others.
   http::Headers cors_headers(const http::Request& request) const;
 

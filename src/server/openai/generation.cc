@@ -116,6 +116,7 @@ void Generation::on_choice(Event& event) {
 }
 
 void Generation::on_end(Event& event) {
+  request_.place.reset();
   GenerationEnd end{event.usage, event.timings, {}, std::nullopt, {}, gone_};
   for (const FinishReason reason : reasons_) {
     if (reason != FinishReason::kCancelled) end.reasons.push_back(reason);
@@ -133,6 +134,7 @@ void Generation::on_end(Event& event) {
 void Generation::abandon(const ApiError& error) {
   exchange_->post([self = shared_from_this(), error] {
     if (self->ended_already_) return;
+    self->request_.place.reset();
     self->fail(error);
     self->end_with(
         {.usage = {}, .timings = {}, .reasons = {}, .error = error, .detail = error.what(), .gone = self->gone_});

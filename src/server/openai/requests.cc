@@ -19,7 +19,7 @@ struct Chat {
   std::vector<Message> messages;
   std::vector<std::string> picture_params;
   std::vector<PictureToFetch> to_fetch;
-  bool all_low = true;  // every picture asks for little detail
+  bool detail_counts = true;  // nothing else says whether pictures are split
 };
 
 void read_picture(const Fields& part, const ParseContext& context, Message& message, Chat& chat) {
@@ -43,12 +43,14 @@ void read_picture(const Fields& part, const ParseContext& context, Message& mess
                         fmt::format("{}.detail is unknown, wanted \"auto\", \"low\" or \"high\"", param));
   if (chat.picture_params.size() == kMaxPictures)
     throw bad_request("too_many_images", param, fmt::format("{}: more than {} pictures", param, kMaxPictures));
-  chat.all_low = chat.all_low && detail == "low";
+  // Little detail is one tile; more is what the model's files say.
+  ImageOptions options;
+  if (detail == "low" && chat.detail_counts) options.split = false;
   if (std::optional<fetch::Url> remote = find_fetch_url(url, param, context.media)) {
     chat.to_fetch.push_back({chat.messages.size(), message.content.size(), param, *std::move(remote)});
-    message.content.push_back(ContentPart::of_image(""));
+    message.content.push_back(ContentPart::of_image("", options));
   } else {
-    message.content.push_back(ContentPart::of_image(read_picture_url(url, param, context.media)));
+    message.content.push_back(ContentPart::of_image(read_picture_url(url, param, context.media), options));
   }
   chat.picture_params.push_back(param);
 }
@@ -81,6 +83,8 @@ std::string read_role(const Fields& fields) {
 
 Chat read_messages(const Fields& body, const ParseContext& context) {
   Chat chat;
+  const std::optional<Fields> wishes = body.find_object("mm_processor_kwargs");
+  chat.detail_counts = !wishes || !wishes->find_bool("do_image_splitting");
   const json::array* list = body.find_array("messages", kMaxMessages);
   if (list == nullptr) throw invalid_value("messages", "messages is missing, wanted an array of messages");
   if (list->empty()) throw bad_request("prompt_empty", "messages", "messages is empty, wanted at least one message");
@@ -104,11 +108,9 @@ Chat read_messages(const Fields& body, const ParseContext& context) {
   return chat;
 }
 
-// How pictures are cut: what mm_processor_kwargs says, else what `detail` does. "low" makes one tile of each picture;
-// the tiles of one request are cut by one rule, so it counts only when all pictures ask for it.
-ImageOptions read_image_options(const Fields& body, const Chat& chat) {
+// How all pictures of a request are cut.
+ImageOptions read_image_options(const Fields& body) {
   ImageOptions options;
-  if (!chat.picture_params.empty() && chat.all_low) options.split = false;
   const std::optional<Fields> wishes = body.find_object("mm_processor_kwargs");
   if (!wishes) return options;
   for (const auto& member : wishes->raw()) {
@@ -128,7 +130,7 @@ ImageOptions read_image_options(const Fields& body, const Chat& chat) {
 
 PromptOptions read_prompt_options(const Fields& body, const Chat& chat) {
   PromptOptions options;
-  options.images = read_image_options(body, chat);
+  options.images = read_image_options(body);
   options.continue_final_message = body.find_bool("continue_final_message").value_or(false);
   const std::optional<bool> add = body.find_bool("add_generation_prompt");
   if (options.continue_final_message && add == true)

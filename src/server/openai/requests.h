@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -48,6 +49,7 @@ struct GenerationRequest {
   std::optional<OutputConstraint> constraint;
   std::vector<std::string> picture_params;  // the field of each picture, in order
   std::vector<PictureToFetch> to_fetch;
+  std::shared_ptr<void> place;  // among the requests of its key; let go of before the client hears of the end
 };
 
 // POST /v1/chat/completions and POST /v1/completions. Fields that nobody knows are ignored; a field that is known and

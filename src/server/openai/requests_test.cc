@@ -300,7 +300,8 @@ TEST(Requests, a_chat_becomes_what_the_engine_takes) {
   EXPECT_EQ(engine.messages[0].role, "system");
   EXPECT_EQ(engine.messages[1].content[0].image, std::string("\0\1\2", 3));
   EXPECT_EQ(engine.messages[1].content[1].text, "?");
-  EXPECT_EQ(engine.prompt.images.split, false);
+  EXPECT_EQ(engine.messages[1].content[0].options.split, false);
+  EXPECT_EQ(engine.prompt.images.split, std::nullopt);
   EXPECT_EQ(engine.prompt.images.max_tiles, 4);
   EXPECT_EQ(engine.prompt.images.longest_edge, 512);
   EXPECT_TRUE(engine.prompt.add_generation_prompt);
@@ -341,19 +342,25 @@ TEST(Requests, the_request_that_docling_sends_is_taken) {
   EXPECT_EQ(request.engine.prompt.images.split, std::nullopt);
 }
 
-TEST(Requests, little_detail_counts_when_all_pictures_ask_for_it) {
-  const auto split = [](const std::string& first, const std::string& second) {
-    const auto part = [](const std::string& detail) {
-      return R"({"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA","detail":")" + detail + "\"}}";
-    };
-    return parse_chat_request(
-               parse_body(R"({"messages":[{"role":"user","content":[)" + part(first) + "," + part(second) + "]}]}"),
-               context())
-        .engine.prompt.images.split;
+TEST(Requests, each_picture_has_its_own_detail_unless_the_request_says_how_all_are_cut) {
+  using Splits = std::vector<std::optional<bool>>;
+  const auto splits = [](const std::vector<std::string>& details, const std::string& more = "") {
+    std::string parts;
+    for (const std::string& detail : details)
+      parts += R"({"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA","detail":)" + detail + "}},";
+    parts += R"({"type":"image_url","image_url":"data:image/png;base64,AAAA"})";
+    const GenerationRequest request = parse_chat_request(
+        parse_body(R"({"messages":[{"role":"user","content":[)" + parts + "]}]" + more + "}"), context());
+    Splits out{request.engine.prompt.images.split};
+    for (const ContentPart& part : request.engine.messages[0].content) out.push_back(part.options.split);
+    return out;
   };
-  EXPECT_EQ(split("low", "low"), false);
-  EXPECT_EQ(split("low", "high"), std::nullopt);
-  EXPECT_EQ(split("auto", "high"), std::nullopt);
+  constexpr std::nullopt_t kNo = std::nullopt;
+  EXPECT_EQ(splits({R"("low")", R"("high")", R"("auto")", R"("low")", "null"}),
+            (Splits{kNo, false, kNo, kNo, false, kNo, kNo}));
+  EXPECT_EQ(splits({R"("low")"}, R"(,"mm_processor_kwargs":{"max_tiles":3})"), (Splits{kNo, false, kNo}));
+  EXPECT_EQ(splits({R"("low")"}, R"(,"mm_processor_kwargs":{"do_image_splitting":true})"), (Splits{true, kNo, kNo}));
+  EXPECT_EQ(splits({R"("high")"}, R"(,"mm_processor_kwargs":{"do_image_splitting":false})"), (Splits{false, kNo, kNo}));
 }
 
 TEST(Requests, the_prompt_of_a_completion_is_a_text_or_ids) {

@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::string_view kModels = "/v1/models/";
 constexpr size_t kMaxTokenizeJobs = 32;
+constexpr int kTextThreads = 1, kPictureThreads = 3;
 
 int64_t now() {
   return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -83,6 +84,15 @@ std::vector<std::string> files_of(const std::vector<PictureToFetch>& pictures, s
   return files;
 }
 
+bool has_pictures(const std::vector<Message>& messages) {
+  for (const Message& message : messages) {
+    for (const ContentPart& part : message.content) {
+      if (part.type == ContentPart::Type::kImage) return true;
+    }
+  }
+  return false;
+}
+
 void place_pictures(std::vector<Message>& messages, const std::vector<PictureToFetch>& pictures,
                     std::vector<std::string> files) {
   for (size_t i = 0; i < files.size(); ++i)
@@ -95,9 +105,11 @@ Service::Service(const ServiceOptions& options)
     : options_(options),
       created_(now()),
       access_(options.access),
+      key_limits_(options.max_requests_per_key, access_.num_keys()),
       log_(options.log),
       metrics_(options.model_names.front(), options.version),
-      worker_(std::make_unique<Worker>(kMaxTokenizeJobs)),
+      text_worker_(std::make_unique<Worker>(kMaxTokenizeJobs, kTextThreads)),
+      picture_worker_(std::make_unique<Worker>(kMaxTokenizeJobs, kPictureThreads)),
       fetcher_(options.fetch.hosts.empty() ? nullptr : std::make_unique<fetch::Fetcher>(options.fetch)) {}
 Service::~Service() = default;
 
@@ -257,12 +269,14 @@ void Service::complete(const ExchangePtr& exchange) { generate(exchange, false);
 
 void Service::generate(const ExchangePtr& exchange, bool is_chat) {
   const ParseContext limits = context();
+  std::shared_ptr<void> place = take_place(exchange);
   GenerationRequest request;
   {
     const json::value body = parse_body(exchange->request().body);
     std::string().swap(exchange->request().body);  // which gives the memory back
     request = is_chat ? parse_chat_request(body, limits) : parse_completion_request(body, limits);
   }
+  request.place = std::move(place);
   if (request.to_fetch.empty()) return submit(exchange, std::move(request));
   std::vector<PictureToFetch> pictures = std::move(request.to_fetch);
   const auto kept = std::make_shared<GenerationRequest>(std::move(request));
@@ -296,6 +310,16 @@ void Service::with_pictures(const ExchangePtr& exchange, std::vector<PictureToFe
   });
 }
 
+std::shared_ptr<void> Service::take_place(const ExchangePtr& exchange) const {
+  const std::optional<size_t> key = access_.find_key(exchange->request());
+  if (!key) return nullptr;  // nobody needs one
+  std::shared_ptr<void> place = key_limits_.take(*key);
+  if (!place)
+    throw ApiError(429, "rate_limit_error", "too_many_requests", "",
+                   fmt::format("this key has {} requests under way already; wait for one to end", key_limits_.most()));
+  return place;
+}
+
 void Service::submit(const ExchangePtr& exchange, GenerationRequest request) {
   const auto start = std::chrono::steady_clock::now();
   const auto id = std::make_shared<RequestId>(0);
@@ -318,8 +342,8 @@ void Service::submit(const ExchangePtr& exchange, GenerationRequest request) {
   running_[*id] = generation;
 }
 
-void Service::run_aside(const ExchangePtr& exchange, std::function<json::value()> job) {
-  const bool accepted = worker_->run([exchange, job = std::move(job)] {
+void Service::run_aside(Worker& worker, const ExchangePtr& exchange, std::function<json::value()> job) {
+  const bool accepted = worker.run([exchange, job = std::move(job)] {
     http::Response response;
     http::Headers notes;
     try {
@@ -347,7 +371,8 @@ void Service::tokenize(const ExchangePtr& exchange) {
 }
 
 void Service::tokenize(const ExchangePtr& exchange, Backend& engine, const std::shared_ptr<TokenizeRequest>& job) {
-  run_aside(exchange, [&engine, job]() -> json::value {
+  Worker& worker = has_pictures(job->messages) ? *picture_worker_ : *text_worker_;
+  run_aside(worker, exchange, [&engine, job]() -> json::value {
     const TokenizeRequest& request = *job;
     const std::vector<int32_t> ids = request.text ? engine.tokenize(*request.text, request.add_special_tokens)
                                                   : engine.prompt(request.messages, request.prompt).ids;
@@ -365,7 +390,7 @@ void Service::tokenize(const ExchangePtr& exchange, Backend& engine, const std::
 void Service::detokenize(const ExchangePtr& exchange) {
   Backend& engine = backend();
   const std::vector<int32_t> ids = parse_detokenize_request(parse_body(exchange->request().body), context());
-  run_aside(exchange, [&engine, ids]() -> json::value { return {{"prompt", engine.detokenize(ids)}}; });
+  run_aside(*text_worker_, exchange, [&engine, ids]() -> json::value { return {{"prompt", engine.detokenize(ids)}}; });
 }
 
 // ---- What there is -------------------------------------------------------------------------------------------------

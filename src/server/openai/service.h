@@ -13,6 +13,7 @@
 #include "server/openai/access.h"
 #include "server/openai/backend.h"
 #include "server/openai/generation.h"
+#include "server/openai/key_limits.h"
 #include "server/openai/log.h"
 #include "server/openai/metrics.h"
 #include "server/openai/requests.h"
@@ -26,6 +27,7 @@ struct ServiceOptions {
   Access::Options access;
   std::filesystem::path media_folder;  // empty: no file: URLs
   fetch::FetchOptions fetch = {};      // no hosts: no https: URLs
+  int max_requests_per_key = 0;        // answers that one key may have under way; 0: as many as fit
   bool web_page = true;
   LogFormat log = LogFormat::kText;
   int keep_alive_ms = 5000;  // of silence in a stream; proxies and clients give up after 30 s or more
@@ -54,7 +56,7 @@ class Service : public http::Handler {
   // Tells the clients of all that runs that the server failed, without the engine, which does not answer any more.
   void abandon_all();
   // Ends the service's own threads: behind the end of the server's threads, and before the engine goes.
-  void close() { fetcher_.reset(), worker_.reset(); }
+  void close() { fetcher_.reset(), text_worker_.reset(), picture_worker_.reset(); }
   Log& log() { return log_; }
 
   std::optional<http::Response> admit(http::Request& head) override;
@@ -94,18 +96,21 @@ class Service : public http::Handler {
   void openapi(const ExchangePtr& exchange);
   void page(const ExchangePtr& exchange);
 
+  // A place among the requests of the exchange's key. ApiError 429 when there is none.
+  std::shared_ptr<void> take_place(const ExchangePtr& exchange) const;
   void submit(const ExchangePtr& exchange, GenerationRequest request);
   // Goes on with `then` on the exchange's thread when the pictures are here, or answers with what was wrong.
   void with_pictures(const ExchangePtr& exchange, std::vector<PictureToFetch> pictures,
                      std::function<void(std::vector<std::string> files)> then);
   std::vector<std::shared_ptr<Generation>> running();
   json::object model_json(const std::string& name) const;
-  // Runs `job` on the worker and answers with what it returns or throws.
-  void run_aside(const ExchangePtr& exchange, std::function<json::value()> job);
+  // Runs `job` on a worker and answers with what it returns or throws.
+  static void run_aside(Worker& worker, const ExchangePtr& exchange, std::function<json::value()> job);
 
   const ServiceOptions options_;
   const int64_t created_;
   const Access access_;
+  const KeyLimits key_limits_;
   Log log_;
   Metrics metrics_;
   std::atomic<Backend*> backend_ = nullptr;
@@ -113,7 +118,8 @@ class Service : public http::Handler {
   std::function<int()> connections_;
   std::mutex mutex_;
   std::map<RequestId, std::weak_ptr<Generation>> running_;
-  std::unique_ptr<Worker> worker_;
+  // Pictures may take seconds to decode, one beside the other, and texts do not wait for them.
+  std::unique_ptr<Worker> text_worker_, picture_worker_;
   std::unique_ptr<fetch::Fetcher> fetcher_;  // null when there are no hosts
 };
 

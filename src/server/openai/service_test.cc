@@ -467,5 +467,86 @@ TEST(Service, a_drain_lets_answers_end_and_cuts_the_rest_with_an_error) {
   expect_error(whole.read(), 503, "server_error", "shutting_down", "");
 }
 
+// ---- Limits of keys ----
+
+ServiceOptions two_keys(int most) {
+  ServiceOptions options;
+  options.access.api_keys = {"first", "second"};
+  options.max_requests_per_key = most;
+  return options;
+}
+
+std::string chat_of(const std::string& key, const std::string& body = kChat) {
+  return post("/v1/chat/completions", body, "Authorization: Bearer " + key + "\r\n");
+}
+
+TEST(Service, a_key_has_only_so_many_answers_under_way) {
+  const Served served(two_keys(2));
+  served.backend->set_script({.hang = true});
+  http::TestClient one(served.port()), two(served.port());
+  one.send(chat_of("first"));
+  two.send(chat_of("first", kStream));
+  const auto open = [&](int count) {
+    for (int i = 0; i < 2000 && served.backend->open() != count; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return served.backend->open() == count;
+  };
+  ASSERT_TRUE(open(2));
+  const http::Reply refused = ask(served, chat_of("first"));
+  expect_error(refused, 429, "rate_limit_error", "too_many_requests", "");
+  EXPECT_EQ(refused.header("retry-after"), "1");
+  EXPECT_EQ(ask(served, post("/v1/completions", R"({"prompt":"a"})", "Authorization: Bearer first\r\n")).status, 429);
+  EXPECT_EQ(served.backend->submitted(), 2) << "the engine hears nothing of what is refused";
+  // Other keys, and what is no answer, are not concerned.
+  EXPECT_EQ(ask(served, post("/tokenize", R"({"prompt":"a"})", "Authorization: Bearer first\r\n")).status, 200);
+  EXPECT_EQ(ask(served, get("/v1/models", "Authorization: Bearer first\r\n")).status, 200);
+  served.backend->set_script({});
+  EXPECT_EQ(ask(served, chat_of("second")).status, 200);
+  // Who goes away leaves a place behind.
+  one.close();
+  ASSERT_TRUE(open(1));
+  http::Reply reply;
+  for (int i = 0; i < 100; ++i) {  // the place is given back a moment after the engine has ended it
+    reply = ask(served, chat_of("first"));
+    if (reply.status == 200) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_EQ(reply.status, 200) << reply.body;
+}
+
+TEST(Service, the_place_of_a_key_is_free_before_its_client_hears_of_the_end) {
+  const Served served(two_keys(1));
+  std::vector<std::pair<std::string, int>> requests = {{chat_of("first"), 200},
+                                                       {chat_of("first", "{"), 400},
+                                                       {chat_of("first", R"({"messages":[]})"), 400},
+                                                       {chat_of("first", kStream), 200}};
+  for (int i = 0; i < 40; ++i) {
+    for (const auto& [bytes, status] : requests) EXPECT_EQ(ask(served, bytes).status, status) << i;
+  }
+  FakeBackend::Script script;
+  script.refusal = Error(ErrorCode::kOverloaded, "full");
+  served.backend->set_script(script);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(ask(served, chat_of("first")).status, 503) << i;
+  script.refusal = std::nullopt;
+  script.failure = Error(ErrorCode::kInternal, "broken");
+  served.backend->set_script(script);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(ask(served, chat_of("first")).status, 500) << i;
+  served.backend->set_script({});
+  EXPECT_EQ(ask(served, chat_of("first")).status, 200);
+}
+
+TEST(Service, without_a_limit_a_key_may_have_any_number_under_way) {
+  const Served served(two_keys(0));
+  served.backend->set_script({.hang = true});
+  std::vector<std::unique_ptr<http::TestClient>> clients;
+  for (int i = 0; i < 20; ++i) {
+    clients.push_back(std::make_unique<http::TestClient>(served.port()));
+    clients.back()->send(chat_of("first"));
+  }
+  for (int i = 0; i < 5000 && served.backend->open() != 20; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_EQ(served.backend->open(), 20);
+}
+
 }  // namespace
 }  // namespace idefics::openai

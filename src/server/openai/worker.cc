@@ -2,13 +2,17 @@
 
 namespace idefics::openai {
 
+Worker::Worker(size_t max_waiting, int num_threads) : max_waiting_(max_waiting) {
+  for (int i = 0; i < num_threads; ++i) threads_.emplace_back([this] { work(); });
+}
+
 Worker::~Worker() {
   {
     const std::lock_guard lock(mutex_);
     ending_ = true;
   }
   changed_.notify_all();
-  thread_.join();
+  for (std::thread& thread : threads_) thread.join();
 }
 
 bool Worker::run(std::function<void()> job) {

@@ -1,4 +1,4 @@
-// A thread for what takes too long on the threads of the connections.
+// Threads for what takes too long on those of the connections.
 #pragma once
 
 #include <condition_variable>
@@ -6,12 +6,13 @@
 #include <functional>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 namespace idefics::openai {
 
 class Worker {
  public:
-  explicit Worker(size_t max_waiting) : max_waiting_(max_waiting), thread_([this] { work(); }) {}
+  Worker(size_t max_waiting, int num_threads);
   ~Worker();  // what waits is dropped
 
   // False when too much waits already. `job` must not throw.
@@ -25,7 +26,7 @@ class Worker {
   std::condition_variable changed_;
   std::deque<std::function<void()>> jobs_;
   bool ending_ = false;
-  std::thread thread_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace idefics::openai
