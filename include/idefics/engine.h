@@ -224,6 +224,8 @@ class Engine {
   // kSchemaInvalid, kCancelled. The sink may be called before submit returns.
   RequestId submit(Request request, EventSink sink);
   EventStream submit(Request request);
+  // Whether submit would refuse any request now with kOverloaded: a cheap question before a request is made.
+  bool is_full() const;
   // Ends a request within one step or one tile. False when there is no such request (any more).
   bool cancel(RequestId id);
 

@@ -89,15 +89,18 @@ Engine Engine::load(const std::filesystem::path& folder, const EngineOptions& op
   return Engine(std::make_unique<Parts>(folder, options));
 }
 
+bool Engine::is_full() const {
+  return parts_->open->count() >= parts_->options.max_num_seqs + parts_->options.max_waiting;
+}
+
 RequestId Engine::submit(Request request, EventSink sink) {
-  const EngineOptions& options = parts_->options;
-  const int open = parts_->open->count();
+  const bool full = is_full();
   std::shared_ptr<Job> job = parts_->open->open(std::move(request), std::move(sink));
   const RequestId id = job->id;
-  if (open >= options.max_num_seqs + options.max_waiting) {
-    parts_->open->end(*job,
-                      Error(ErrorCode::kOverloaded,
-                            fmt::format("engine: {} requests wait already; try again later", options.max_waiting)));
+  if (full) {
+    parts_->open->end(
+        *job, Error(ErrorCode::kOverloaded,
+                    fmt::format("engine: {} requests wait already; try again later", parts_->options.max_waiting)));
     return id;
   }
   try {

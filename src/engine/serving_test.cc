@@ -437,6 +437,19 @@ TEST(Serving, a_prompt_that_can_never_fit_the_cache_is_refused) {
   EXPECT_FALSE(engine.generate(ask("", "Hello")).token_ids().empty());
 }
 
+TEST(Serving, an_engine_is_full_while_as_many_are_open_as_may_be) {
+  Engine engine = Engine::load(kModel, {.max_num_seqs = 1, .max_waiting = 1});
+  EventStream first = engine.submit(go_on(ask("", "Hello"), 1900));
+  EXPECT_FALSE(engine.is_full());
+  EventStream second = engine.submit(go_on(ask("", "Hello"), 1900));
+  EXPECT_TRUE(engine.is_full());
+  for (EventStream* stream : {&first, &second}) {
+    engine.cancel(stream->id());
+    read_to_end(*stream);
+  }
+  EXPECT_FALSE(engine.is_full());
+}
+
 TEST(Serving, too_many_waiting_requests_are_refused_at_once) {
   Engine engine = Engine::load(kModel, {.max_num_seqs = 1, .max_waiting = 2});
   std::vector<EventStream> streams;

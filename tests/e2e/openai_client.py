@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import enum
+import json
 import time
 
+import httpx
 import openai
 import pydantic
 
@@ -128,6 +130,42 @@ with Server(key="the-key") as server:
     begin = time.monotonic()
     ask(model=name, messages=hi, max_tokens=2)
     check(time.monotonic() - begin < 5, "the next request does not wait for the one that was given up")
+
+
+def as_open_webui():
+    """The requests of Open WebUI to a connection of the kind OpenAI, as its backend (routers/openai.py) makes them."""
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer the-key", "X-OpenWebUI-User-Name": "A B",
+               "X-OpenWebUI-User-Id": "7", "X-OpenWebUI-User-Email": "a@b.c", "X-OpenWebUI-User-Role": "admin",
+               "X-OpenWebUI-Chat-Id": "1"}
+
+    def call(path, body=None, code=200):
+        reply = httpx.request("POST" if body else "GET", url + "/v1" + path, headers=headers, json=body, timeout=60)
+        check(reply.status_code == code, f"{path}: {reply.status_code} {reply.text}")
+        return reply
+
+    listed = call("/models").json()
+    check(listed["object"] == "list" and [m["id"] for m in listed["data"]] == ["tiny-cards"], listed)
+    # The question stands before its picture, a conversation carries what was said, and all comes in a stream with usage.
+    seen = [{"type": "text", "text": "How many shapes are there?"}, picture("06.png")]
+    talk = [{"role": "system", "content": "You look at cards."}, {"role": "user", "content": seen}]
+    for messages in (talk, talk + [{"role": "assistant", "content": "Three."}, {"role": "user", "content": "Are you sure?"}]):
+        body = {"model": "tiny-cards", "messages": messages, "stream": True, "stream_options": {"include_usage": True},
+                "temperature": 0.8, "top_p": 0.9, "max_tokens": 40, "frequency_penalty": 0.1, "presence_penalty": 0,
+                "seed": 3, "stop": ["</end>"], "logit_bias": {"5": -100}}
+        reply = call("/chat/completions", body)
+        check(reply.headers["content-type"].startswith("text/event-stream"), reply.headers)
+        events = [line[6:] for line in reply.text.split("\n") if line.startswith("data: ")]
+        check(events[-1] == "[DONE]" and json.loads(events[-2])["usage"]["prompt_tokens"] > 80, events[-2:])
+    # Titles, tags and further questions.
+    body = {"model": "tiny-cards", "messages": [{"role": "user", "content": "### Task:\nGenerate a concise title."}],
+            "stream": False, "max_completion_tokens": 50}
+    check(isinstance(call("/chat/completions", body).json()["choices"][0]["message"]["content"], str), "a title")
+    check("error" in call("/chat/completions", {**body, "model": "another"}, 404).json(), "what its user is shown")
+
+
+with Server(key="the-key") as server:
+    url = server.url
+    as_open_webui()
 
 # A queue of one: some of many get 503 with Retry-After, and the client's own retries bring them all through.
 with Server("--max-queue", "1", "--max-num-seqs", "1", "--threads", "1") as server:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 program, model = sys.argv[1], pathlib.Path(sys.argv[2])
 checks = 0
@@ -17,6 +18,16 @@ def check(condition, what):
     if not condition:
         print(f"FAILED: {what}")
         sys.exit(1)
+
+
+def wait_for(condition, seconds=10):
+    """Whether it comes true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 class Server:

@@ -57,10 +57,14 @@ constexpr milliseconds kShortLingerTime{500};
 constexpr size_t kLingerBytes = size_t{64} << 20;
 
 std::string new_id() {
+  constexpr const char* kDigits = "0123456789abcdef";
   std::array<unsigned char, 16> bytes{};
   ::RAND_bytes(bytes.data(), bytes.size());
   std::string id;
-  for (const unsigned char byte : bytes) id += fmt::format("{:02x}", byte);
+  for (const unsigned char byte : bytes) {
+    id += kDigits[byte >> 4];
+    id += kDigits[byte & 15];
+  }
   return id;
 }
 

@@ -16,8 +16,9 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  // As Engine::submit and Engine::cancel.
+  // As those of Engine.
   virtual RequestId submit(idefics::Request request, EventSink sink) = 0;
+  virtual bool is_full() const = 0;
   virtual bool cancel(RequestId id) = 0;
   virtual EngineStats stats() const = 0;
 

@@ -7,6 +7,7 @@ namespace idefics::openai {
 RequestId EngineBackend::submit(idefics::Request request, EventSink sink) {
   return engine_.submit(std::move(request), std::move(sink));
 }
+bool EngineBackend::is_full() const { return engine_.is_full(); }
 bool EngineBackend::cancel(RequestId id) { return engine_.cancel(id); }
 EngineStats EngineBackend::stats() const { return engine_.stats(); }
 SamplingParams EngineBackend::default_sampling() const { return engine_.default_sampling(); }

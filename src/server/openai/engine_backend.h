@@ -10,6 +10,7 @@ class EngineBackend : public Backend {
   explicit EngineBackend(Engine engine) : engine_(std::move(engine)) {}
 
   RequestId submit(idefics::Request request, EventSink sink) override;
+  bool is_full() const override;
   bool cancel(RequestId id) override;
   EngineStats stats() const override;
   SamplingParams default_sampling() const override;

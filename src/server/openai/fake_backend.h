@@ -62,6 +62,7 @@ class FakeBackend : public Backend {
     threads_.emplace_back([this, id, n, script = script_, sink = std::move(sink)] { play(id, n, script, sink); });
     return id;
   }
+  bool is_full() const override { return full; }
   bool cancel(RequestId id) override {
     {
       const std::lock_guard lock(mutex_);
@@ -99,6 +100,7 @@ class FakeBackend : public Backend {
   std::string token_bytes(int32_t id) const override { return "t" + std::to_string(id); }
 
   std::atomic<double> since_step_ms = 0;
+  std::atomic<bool> full = false;
 
  private:
   // False when the request was cancelled meanwhile.

@@ -6,6 +6,7 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
+#include <map>
 #include <mutex>
 
 namespace idefics::openai {
@@ -40,6 +41,15 @@ struct Metrics::Families {
   Histogram& histogram(const std::string& name, const std::string& help, const Histogram::BucketBoundaries& buckets) {
     return BuildHistogram().Name(name).Help(help).Labels(all).Register(registry).Add({}, buckets);
   }
+  // Kept, since looking a counter up by its name and labels takes longer than refusing a request.
+  Counter& responses(int status) {
+    const std::lock_guard lock(responses_mutex);
+    Counter*& found = responses_by_status[status];
+    if (found == nullptr)
+      found = &counter("idefics:http_responses_total", "Responses; status 0: the client went away first",
+                       {{"status", std::to_string(status)}});
+    return *found;
+  }
   // The engine's counters only grow; ours follow them. Called under the lock.
   static void follow(Counter& counter, double value) {
     if (value > counter.Value()) counter.Increment(value - counter.Value());
@@ -47,7 +57,8 @@ struct Metrics::Families {
 
   const Labels all;
   prometheus::Registry registry;
-  std::mutex mutex;
+  std::mutex mutex, responses_mutex;
+  std::map<int, Counter*> responses_by_status;
 
   Gauge& running = gauge("vllm:num_requests_running", "Sequences that are being computed");
   Gauge& waiting = gauge("vllm:num_requests_waiting", "Requests that wait for their first step");
@@ -119,12 +130,7 @@ void Metrics::observe(const GenerationEnd& end, double seconds) {
   }
 }
 
-void Metrics::count_response(int status) {
-  families_
-      ->counter("idefics:http_responses_total", "Responses; status 0: the client went away first",
-                {{"status", std::to_string(status)}})
-      .Increment();
-}
+void Metrics::count_response(int status) { families_->responses(status).Increment(); }
 
 std::string Metrics::text(const EngineStats* stats, int connections) {
   Families& f = *families_;

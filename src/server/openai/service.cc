@@ -264,10 +264,20 @@ void Service::handle(ExchangePtr exchange) {
   }
 }
 
+// Under overload nearly all requests come here, and what they cost is taken from those that are answered: so nothing is
+// parsed, built or thrown. The engine looks again at requests that pass.
+void Service::refuse_overloaded(const ExchangePtr& exchange) {
+  static const http::Response response =
+      to_response(from_engine(Error(ErrorCode::kOverloaded, "found before the body was parsed")));
+  exchange->request().notes.emplace_back("code", "overloaded");
+  exchange->respond(response);
+}
+
 void Service::chat(const ExchangePtr& exchange) { generate(exchange, true); }
 void Service::complete(const ExchangePtr& exchange) { generate(exchange, false); }
 
 void Service::generate(const ExchangePtr& exchange, bool is_chat) {
+  if (backend().is_full()) return refuse_overloaded(exchange);
   const ParseContext limits = context();
   std::shared_ptr<void> place = take_place(exchange);
   GenerationRequest request;

@@ -83,6 +83,7 @@ class Service : public http::Handler {
   void chat(const ExchangePtr& exchange);
   void complete(const ExchangePtr& exchange);
   void generate(const ExchangePtr& exchange, bool is_chat);
+  static void refuse_overloaded(const ExchangePtr& exchange);
   void tokenize(const ExchangePtr& exchange);
   void tokenize(const ExchangePtr& exchange, Backend& engine, const std::shared_ptr<TokenizeRequest>& job);
   void detokenize(const ExchangePtr& exchange);

@@ -209,6 +209,24 @@ TEST(Service, the_engines_refusals_become_statuses) {
   expect_canary(served);
 }
 
+TEST(Service, a_full_engine_refuses_before_anything_is_parsed) {
+  const Served served;
+  served.backend->full = true;
+  http::TestClient client(served.port());
+  for (const std::string& body : {kChat, kStream, std::string("{\"messages\": no JSON")}) {
+    for (const std::string path : {"/v1/chat/completions", "/v1/completions"}) {
+      const http::Reply reply = client.ask(post(path, body));
+      expect_error(reply, 503, "server_error", "overloaded", path + body);
+      EXPECT_EQ(reply.header("retry-after"), "1");
+    }
+  }
+  EXPECT_EQ(served.backend->submitted(), 0);
+  EXPECT_EQ(client.ask(post("/tokenize", R"({"prompt":"ab"})")).status, 200) << "it is the engine that is full";
+  EXPECT_EQ(client.ask(post("/v1/chat/completions", kChat, "Content-Encoding: gzip\r\n")).status, 415);
+  served.backend->full = false;
+  expect_canary(served);
+}
+
 TEST(Service, an_error_about_a_picture_names_its_field) {
   const Served served;
   served.backend->set_script({.refusal = Error(ErrorCode::kImageInvalid, "image 2: cut off")});

@@ -22,7 +22,8 @@ const read_data_url = (file) =>
 async function add_pictures(files) {
   const pictures = [...files].filter((file) => file.type.startsWith("image/"));
   if (files.length > 0 && pictures.length === 0) return say("that is not a picture", true);
-  if (pictures.length > 0 && state.turns.length > 0) forget(); // other pictures, another conversation
+  const again = state.turns.length > 0 && pictures.length > 0;
+  if (again) forget(); // other pictures, another conversation
   for (const file of pictures) {
     try {
       const url = await read_data_url(file);
@@ -32,10 +33,12 @@ async function add_pictures(files) {
     }
   }
   show_pictures();
+  if (again) say("other pictures, so a new conversation");
   $("question").focus();
 }
 
 function show_pictures() {
+  $("drop").firstElementChild.textContent = state.pictures.length > 0 ? "Add another picture" : "Drop a picture here";
   $("picture-list").replaceChildren(
     ...state.pictures.map((picture, i) => {
       const item = document.createElement("li");
@@ -55,6 +58,7 @@ function show_pictures() {
         state.pictures.splice(i, 1);
         forget();
         show_pictures();
+        $("question").focus();
       };
       figure.append(image, caption);
       item.append(figure, remove);
@@ -102,14 +106,17 @@ function messages() {
   });
 }
 
+const time_of = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
+const speed_of = (a_second) => `${a_second.toFixed(a_second < 10 ? 1 : 0)} tokens/s`;
+
 function facts_of({ usage, timings }, reason) {
-  const details = usage.prompt_tokens_details;
+  const { image_tokens, cached_tokens } = usage.prompt_tokens_details;
   const parts = [];
-  if (timings.tiles > 0) parts.push(`${timings.tiles} tiles (${details.image_tokens} tokens)`);
-  parts.push(`prompt ${usage.prompt_tokens} tokens${details.cached_tokens > 0 ? `, ${details.cached_tokens} cached` : ""}`);
+  if (timings.tiles > 0) parts.push(`${timings.tiles} tiles (${image_tokens} tokens)`);
+  parts.push(`prompt ${usage.prompt_tokens} tokens${cached_tokens > 0 ? ` (${cached_tokens} cached)` : ""}`);
   parts.push(`answer ${usage.completion_tokens} tokens`);
-  if (timings.predicted_per_second > 0) parts.push(`${timings.predicted_per_second.toFixed(1)} a second`);
-  parts.push(`first after ${(timings.ttft_ms / 1000).toFixed(2)} s`);
+  if (timings.predicted_per_second > 0) parts.push(speed_of(timings.predicted_per_second));
+  parts.push(`first after ${time_of(timings.ttft_ms)}`);
   if (reason === "length") parts.push("cut at the most tokens");
   return parts.join(" · ");
 }
@@ -124,6 +131,7 @@ async function send(question) {
   set_asking(true);
   let answer = "";
   let reason = null;
+  let locked = false;
   const on_chunk = (chunk) => {
     if (chunk.progress) say(`${chunk.progress.tiles_done} of ${chunk.progress.tiles} tiles seen`);
     const choice = chunk.choices[0];
@@ -155,8 +163,10 @@ async function send(question) {
       say("");
     } else {
       turn.classList.add("bad");
+      if (!answer) turn.querySelector(".who").textContent = "error";
       text.textContent = answer + (answer ? "\n" : "") + error.message;
       say("");
+      locked = error.status === 401;
     }
   }
   turn.classList.remove("writing");
@@ -165,6 +175,7 @@ async function send(question) {
   if (answer) state.turns.push({ role: "assistant", content: answer.trim() });
   else state.turns.pop();
   set_asking(false);
+  if (locked) want_key();
 }
 
 function set_asking(on) {
@@ -188,6 +199,13 @@ $("question").onkeydown = (event) => {
   event.preventDefault();
   $("form").requestSubmit();
 };
+// Escape: out of the settings, or else out of the answer.
+function leave() {
+  if (!$("settings").open) return state.asking?.abort();
+  $("settings").open = false;
+  $("settings").firstElementChild.focus();
+}
+
 $("stop").onclick = () => state.asking?.abort();
 $("new").onclick = () => {
   for (const picture of state.pictures) URL.revokeObjectURL(picture.shown);
@@ -205,8 +223,11 @@ $("drop").onkeydown = (event) => {
   $("file").click();
 };
 document.onkeydown = (event) => {
-  if (event.key === "Escape") state.asking?.abort();
+  if (event.key === "Escape") leave();
   if (event.altKey && event.key.toLowerCase() === "n") $("new").click();
+};
+document.onclick = (event) => {
+  if (!$("settings").contains(event.target)) $("settings").open = false;
 };
 document.onpaste = (event) => {
   if (event.clipboardData.files.length > 0) add_pictures(event.clipboardData.files);
@@ -223,8 +244,18 @@ document.ondrop = (event) => {
   document.body.classList.remove("dragging");
   add_pictures(event.dataTransfer.files);
 };
-$("key").onchange = () => greet();
+$("key").onchange = async () => {
+  if (!(await greet())) return;
+  $("settings").open = false;
+  $("question").focus();
+};
 
+function want_key() {
+  $("settings").open = true;
+  $("key").focus();
+}
+
+// Says which model answers; whether the server let us ask.
 async function greet() {
   try {
     const models = await get("/v1/models", $("key").value);
@@ -232,10 +263,14 @@ async function greet() {
     $("model").textContent = model.max_model_len ? `${model.id}, ${model.max_model_len} tokens` : `${model.id} is loading…`;
     $("model").classList.remove("bad");
     if (!model.max_model_len) setTimeout(greet, 1000);
+    return true;
   } catch (error) {
-    $("model").textContent = error.message;
+    const locked = error.status === 401;
+    $("model").textContent = locked ? "This server wants an API key (Settings)" : error.message;
     $("model").classList.add("bad");
+    if (locked) want_key();
+    return false;
   }
 }
-greet();
 $("question").focus();
+greet();

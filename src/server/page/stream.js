@@ -6,7 +6,7 @@ export async function ask(body, { key, signal, on_chunk }) {
   const headers = { "content-type": "application/json" };
   if (key) headers.authorization = `Bearer ${key}`;
   const response = await fetch("/v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal });
-  if (!response.ok) throw new Error(await words_of(response));
+  if (!response.ok) throw await error_of(response);
   let done = false;
   for await (const data of events(response.body)) {
     if (data === "[DONE]") {
@@ -22,16 +22,19 @@ export async function ask(body, { key, signal, on_chunk }) {
 
 export async function get(path, key) {
   const response = await fetch(path, key ? { headers: { authorization: `Bearer ${key}` } } : {});
-  if (!response.ok) throw new Error(await words_of(response));
+  if (!response.ok) throw await error_of(response);
   return response.json();
 }
 
-async function words_of(response) {
+// The server's own words, and `status`.
+async function error_of(response) {
+  let words;
   try {
-    return (await response.json()).error.message;
+    words = (await response.json()).error.message;
   } catch {
-    return `the server answered with status ${response.status}`;
+    words = `the server answered with status ${response.status}`;
   }
+  return Object.assign(new Error(words), { status: response.status });
 }
 
 // The data of each event; comments are left out.
