@@ -319,6 +319,7 @@ TEST_P(Secrets, of_users_are_in_no_log_no_metrics_and_no_error) {
                         "--allowed-local-media-path", folder, "--allowed-media-domains",
                         fmt::format("http://localhost:{},no-such-host.invalid", kClosedPort), "--max-body-size", "1m",
                         "--max-queue", "2", "--max-num-seqs", "1"});
+  ASSERT_FALSE(server.url().empty());
   std::vector<Sent> good = good_requests();
   good.push_back({"a file", post(kChat, question_about("file://" + folder + "/zq7-card.png"))});
   for (const Sent& request : good)
