@@ -223,12 +223,24 @@ TEST(DecoderPool, when_none_can_be_started_it_is_said_and_tried_again) {
   options.command = {program.string()};
   std::vector<std::string> troubles;
   DecoderPool pool(options, [&](const std::string& how) { troubles.push_back(how); });
-  EXPECT_TRUE(soon([] { return children() == 2; })) << "one, and a spare one";
   fs::remove(program);
   const std::string canary = canary_file();
-  for (int i = 0; i < 2; ++i) EXPECT_NE(error_of(pool, "order:crash"), "");
+  // One, and a spare one if it was started in time.
+  const auto crashes = [&] {
+    try {
+      pool.decode(bytes_of("order:crash"));
+    } catch (const Error& e) {
+      return e.code() == ErrorCode::kImageInvalid;
+    }
+    return false;
+  };
+  size_t dead = 0;
+  while (dead < 3 && crashes()) ++dead;
+  EXPECT_GE(dead, 1u);
+  EXPECT_LE(dead, 2u);
+  troubles.clear();
   for (int i = 0; i < 3; ++i) EXPECT_NE(error_of(pool, canary, ErrorCode::kOutOfMemory), "");
-  EXPECT_EQ(troubles.size(), 5u);
+  EXPECT_EQ(troubles.size(), 3u);
   fs::copy_file(IDEFICS_TEST_WORKER, program);
   EXPECT_NO_THROW(pool.decode(bytes_of(canary)));
   fs::remove(program);

@@ -6,79 +6,10 @@
 #include <chrono>
 #include <cstdlib>
 
-#include "base/files.h"
-#include "decoder/decoder_pool.h"
-#include "server/http/server.h"
-#include "server/http/test_client.h"
-#include "server/openai/engine_backend.h"
-#include "server/openai/service.h"
+#include "hostile_server.h"
 
 namespace idefics::e2e {
 namespace {
-
-const std::filesystem::path kModel = std::filesystem::path(IDEFICS_SOURCE_DIR) / "models/tiny-cards";
-
-// As `idefics serve` wires it, with processes that obey.
-class HostileServer {
- public:
-  explicit HostileServer(int wall_ms) {
-    decoder::PoolOptions options;
-    options.command = {IDEFICS_TEST_WORKER};
-    options.wall_ms = wall_ms;
-    pool_ = std::make_unique<decoder::DecoderPool>(options, [this](const std::string&) { ++deaths; });
-    EngineOptions engine;
-    engine.picture_decoder = [this](std::string_view file) {
-      Image image = pool_->decode(std::as_bytes(std::span(file)));
-      return DecodedPicture{image.width, image.height, std::move(image.rgb)};
-    };
-    openai::ServiceOptions service;
-    service.log = openai::LogFormat::kNone;
-    service_ = std::make_unique<openai::Service>(service);
-    http::ServerOptions where;
-    where.port = 0;
-    server_ = std::make_unique<http::Server>(where, *service_);
-    backend_ = std::make_unique<openai::EngineBackend>(Engine::load(kModel, engine));
-    service_->set_backend(*backend_);
-    server_->start();
-  }
-  ~HostileServer() {
-    server_->stop();
-    service_->close();
-    backend_.reset();
-  }
-
-  http::Reply ask(const std::string& picture, const std::string& salt) const {
-    const std::string body = fmt::format(
-        R"({{"messages":[{{"role":"user","content":[{{"type":"image_url","image_url":{{"url":)"
-        R"("data:image/png;base64,{}"}}}},{{"type":"text","text":"How many shapes are there?"}}]}}],"cache_salt":"{}"}})",
-        base64(picture), salt);
-    http::TestClient client(server_->port());
-    return client.ask(fmt::format("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
-                                  "application/json\r\nContent-Length: {}\r\n\r\n{}",
-                                  body.size(), body),
-                      60'000);
-  }
-
-  std::atomic<int> deaths = 0;
-
- private:
-  static std::string base64(std::string_view bytes) {
-    constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    std::string out;
-    for (size_t i = 0; i < bytes.size(); i += 3) {
-      uint32_t group = 0;
-      for (size_t j = 0; j < 3; ++j)
-        group = group << 8 | (i + j < bytes.size() ? static_cast<uint8_t>(bytes[i + j]) : 0);
-      for (size_t j = 0; j < 4; ++j) out += i + j > bytes.size() ? '=' : kDigits[group >> (18 - 6 * j) & 63];
-    }
-    return out;
-  }
-
-  std::unique_ptr<decoder::DecoderPool> pool_;
-  std::unique_ptr<openai::Service> service_;
-  std::unique_ptr<http::Server> server_;
-  std::unique_ptr<openai::EngineBackend> backend_;
-};
 
 std::string choices_of(const http::Reply& reply) {
   EXPECT_EQ(reply.status, 200) << reply.body;
@@ -106,6 +37,40 @@ TEST(Decoding, a_picture_that_takes_its_decoder_over_is_a_bad_request_and_nothin
     EXPECT_EQ(choices_of(server.ask(canary, order)), expected) << order;
   }
   EXPECT_EQ(server.deaths, 11);
+}
+
+TEST(Decoding, a_picture_that_hangs_delays_neither_pictures_nor_texts) {
+  const std::string canary = read_file(kModel / "samples/06.png", 1 << 24);
+  constexpr int kHangMs = 8000;
+  const HostileServer server(kHangMs);
+  const std::string expected = choices_of(server.ask(canary, "first"));
+  const auto start = std::chrono::steady_clock::now();
+  const auto ms = [&] {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start).count();
+  };
+  // Two answers hang, and two that only make tokens.
+  std::vector<std::unique_ptr<http::TestClient>> hanging;
+  for (int i = 0; i < 2; ++i) {
+    std::string tokens = HostileServer::question("order:sleep", "");
+    tokens.replace(tokens.find("/v1/chat/completions"), 20, "/tokenize");
+    for (const std::string& bytes : {HostileServer::question("order:sleep", ""), tokens}) {
+      hanging.push_back(std::make_unique<http::TestClient>(server.port()));
+      hanging.back()->send(bytes);
+    }
+  }
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(choices_of(server.ask(canary, std::to_string(i))), expected);
+    EXPECT_EQ(choices_of(server.ask(canary, "first")), expected) << "a picture that is known";
+    const std::string text = R"({"messages":[{"role":"user","content":"Hi"}],"max_tokens":4})";
+    EXPECT_NE(choices_of(http::TestClient(server.port()).ask(HostileServer::request(text), 60'000)), "");
+    std::string tokens = HostileServer::question(canary, "");
+    tokens.replace(tokens.find("/v1/chat/completions"), 20, "/tokenize");
+    EXPECT_EQ(http::TestClient(server.port()).ask(tokens, 60'000).status, 200);
+  }
+  EXPECT_LT(ms(), kHangMs) << "nobody waited for those that hang";
+  EXPECT_EQ(server.deaths, 0);
+  for (const auto& client : hanging) EXPECT_FALSE(client->receive(0));
+  for (const auto& client : hanging) expect_refused(client->read(60'000), "sleep");
 }
 
 // IDEFICS_DEATHS=1000 for a long run.

@@ -96,16 +96,20 @@ bool nothing_runs(const ServerProgram& server) {
          metric(server, "vllm:kv_cache_usage_perc") == 0;
 }
 
-// The number of 5xx responses so far but for refusals.
-double server_errors(const ServerProgram& server) {
+// The number of responses with one of these statuses so far.
+double responses(const ServerProgram& server, const std::vector<std::string>& statuses) {
   const std::string text = TestClient(server.port()).ask(get("/metrics")).body;
   double sum = 0;
-  for (const std::string status : {"500", "501", "502", "504"}) {
+  for (const std::string& status : statuses) {
     const size_t at = text.find("status=\"" + status + "\"");
     if (at != std::string::npos) sum += std::stod(text.substr(text.find("} ", at) + 2));
   }
   return sum;
 }
+
+// Without refusals.
+double server_errors(const ServerProgram& server) { return responses(server, {"500", "501", "502", "504"}); }
+double answers(const ServerProgram& server) { return responses(server, {"200"}); }
 
 class Canary {
  public:
@@ -671,10 +675,11 @@ TEST(Load, a_long_mixture_does_not_make_it_grow) {
 
 // ---- Slow sockets
 
-// Clients of one kind at once. `begin` sends what it begins with, `drip` a little more now and then.
-template <typename Begin, typename Drip>
-void expect_closed(const ServerProgram& server, const std::string& kind, int count, Begin begin, Drip drip) {
-  constexpr double kTimeout = 2;  // as the server's options say
+// Clients of one kind at once, which the server closes `timeout` seconds after they have `settled`. `begin` sends what
+// it begins with, `drip` a little more now and then.
+template <typename Begin, typename Settle, typename Drip>
+void expect_closed(const ServerProgram& server, const std::string& kind, int count, double timeout, Begin begin,
+                   Settle settle, Drip drip) {
   // Meanwhile there are this many others at most: a canary, and one that asks for the metrics.
   constexpr int kOthers = 2;
   std::vector<std::unique_ptr<TestClient>> clients;
@@ -683,8 +688,9 @@ void expect_closed(const ServerProgram& server, const std::string& kind, int cou
     clients.push_back(std::make_unique<TestClient>(server.port(), 4096));
     begin(*clients.back());
   }
+  settle();
   const double opened = seconds_since(start);
-  ASSERT_LT(opened, kTimeout) << "too slow a machine to tell";
+  ASSERT_LT(opened, timeout) << "too slow a machine to tell";
   EXPECT_TRUE(soon([&] { return metric(server, "idefics:connections") >= count; }, 1)) << kind;
   double closed = 0;
   for (;;) {
@@ -694,9 +700,9 @@ void expect_closed(const ServerProgram& server, const std::string& kind, int cou
     sleep_ms(50);
   }
   say(fmt::format("{} {}: the last one closed {:.2f} s after it came; the limit is {:.0f} s", count, kind, closed,
-                  kTimeout));
+                  timeout));
   // A busy machine adds seconds of its own; the long run wants a quiet one.
-  EXPECT_LE(closed, kTimeout + (full() ? 1 : 15)) << kind;
+  EXPECT_LE(closed, timeout + (full() ? 1 : 15)) << kind;
 }
 
 TEST(Load, slow_sockets_are_closed_in_time) {
@@ -707,19 +713,39 @@ TEST(Load, slow_sockets_are_closed_in_time) {
   const Canary canary(server);
   const auto byte = [](TestClient& client) { client.send("a"); };
   const auto nothing = [](TestClient&) {};
+  const auto at_once = [] {};
   const int count = count_of(50, 1000);
-  expect_closed(server, "silent connections", count, nothing, nothing);
+  expect_closed(server, "silent connections", count, 2, nothing, at_once, nothing);
   expect_closed(
-      server, "slow heads", count, [](TestClient& c) { c.send("GET / HTTP/1.1\r\nX: "); }, byte);
+      server, "slow heads", count, 2, [](TestClient& c) { c.send("GET / HTTP/1.1\r\nX: "); }, at_once, byte);
   const std::string body = post("/v1/chat/completions", std::string(10'000, ' '));
   expect_closed(
-      server, "slow bodies", count, [&](TestClient& c) { c.send(body.substr(0, body.size() - 9900)); }, byte);
-  // More answers than the buffers of a connection take. Of few clients: the time runs when the buffers are full, and
-  // filling those of a thousand takes seconds by itself.
-  std::string many;
+      server, "slow bodies", count, 2, [&](TestClient& c) { c.send(body.substr(0, body.size() - 9900)); }, at_once,
+      byte);
+  EXPECT_TRUE(soon([&] { return server.descriptors() <= descriptors + 3; }, 10));
+}
+
+TEST(Load, readers_that_take_nothing_are_closed_in_time) {
+  allow_many_descriptors();
+  // Time enough to fill the buffers of all connections, which is when it begins to run.
+  const int timeout = count_of(2, 10);
+  const ServerProgram server(
+      {"--threads", "1", "--max-connections", "1100", "--send-timeout", std::to_string(timeout)});
+  const int descriptors = server.descriptors();
+  const Canary canary(server);
+  std::string many;  // more answers than the buffers of a connection take
   for (int i = 0; i < 500; ++i) many += get("/openapi.json");
+  // From when on there are no answers but those to the canary and to this question.
+  const auto full_buffers = [&] {
+    double before = -1000, now = answers(server);
+    for (; now - before > 50; now = answers(server)) {
+      before = now;
+      sleep_ms(200);
+    }
+  };
   expect_closed(
-      server, "slow readers", count_of(50, 100), [&](TestClient& c) { c.send(many); }, nothing);
+      server, "readers that take nothing", count_of(50, 1000), timeout, [&](TestClient& c) { c.send(many); },
+      full_buffers, [](TestClient&) {});
   EXPECT_TRUE(soon([&] { return server.descriptors() <= descriptors + 3; }, 10));
 }
 

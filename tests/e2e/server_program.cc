@@ -76,7 +76,10 @@ bool ServerProgram::logs(const std::string& text) const {
   return log().find(text) != std::string::npos;
 }
 
-void ServerProgram::signal(int number) const { ::kill(pid_, number); }
+// A pid of -1 would mean every process there is.
+void ServerProgram::signal(int number) const {
+  if (pid_ > 0) ::kill(pid_, number);
+}
 
 int ServerProgram::wait(int timeout_ms) {
   int status = 0;
