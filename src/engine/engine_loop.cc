@@ -154,8 +154,10 @@ bool EngineLoop::take_arrivals() {
 
 void EngineLoop::start(std::shared_ptr<Job> job) {
   Job& j = *job;
+  Event prompt;
   try {
     if (j.cancelled) throw cancelled_error();
+    prompt = {.type = Event::Type::kPrompt, .prompt_token_ids = j.prompt.ids, .seed = j.seed, .usage = j.usage};
     auto request = std::make_unique<ActiveRequest>(std::move(job));
     const SamplingParams& sampling = j.request.sampling;
     auto sequence = std::make_unique<ActiveSequence>(
@@ -182,7 +184,7 @@ void EngineLoop::start(std::shared_ptr<Job> job) {
     return;
   }
   stats_.prompt_tokens += j.usage.prompt_tokens;
-  j.sink({.type = Event::Type::kPrompt, .prompt_token_ids = j.prompt.ids, .seed = j.seed, .usage = j.usage});
+  j.sink(std::move(prompt));
 }
 
 void EngineLoop::end_cancelled() {
