@@ -274,10 +274,25 @@ class AnswerScope {
   WireExchange& exchange_;
 };
 
+// That a connection can be found on its loop: until it ends, wherever the last one that holds it lets it go.
+class Registration {
+ public:
+  Registration(Loop& loop, const Watched& connection) : loop_(loop), connection_(&connection) {
+    loop_.connections.insert(connection_);
+  }
+  Registration(const Registration&) = delete;
+  Registration& operator=(const Registration&) = delete;
+  ~Registration() { loop_.connections.erase(connection_); }
+
+ private:
+  Loop& loop_;
+  const Watched* const connection_;
+};
+
 // Reads and writes are callbacks that note what they did and wake the one coroutine, which waits for nothing but its
 // timer: so every wait has its deadline, and a client that goes away is seen whatever the coroutine is doing.
 template <typename Stream>
-class Connection final : public Wire, public std::enable_shared_from_this<Connection<Stream>> {
+class Connection final : public Wire, public Watched, public std::enable_shared_from_this<Connection<Stream>> {
  public:
   template <typename... More>
   Connection(Socket socket, Shared& shared, More&... more)
@@ -289,13 +304,22 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
   }
   ~Connection() override { --shared_.num_connections; }
 
-  void start(bool refused) {
+  void start(Loop& loop, bool refused) {
     Code ignored;
     stream_.lowest_layer().set_option(asio::ip::tcp::no_delay(true), ignored);
     asio::co_spawn(
         stream_.get_executor(),
-        [self = this->shared_from_this(), refused]() -> asio::awaitable<void> { co_await self->run(refused); },
+        [self = this->shared_from_this(), &loop, refused]() -> asio::awaitable<void> {
+          const Registration registration(loop, *self);
+          co_await self->run(refused);
+        },
         asio::detached);
+  }
+
+  bool owes() const override {
+    if (cut_) return false;
+    Code ignored;
+    return !at_rest_ || stream_.lowest_layer().available(ignored) > 0;
   }
 
   void wake() override { timer_.cancel(); }
@@ -418,6 +442,7 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
   }
 
   asio::awaitable<void> close() {
+    at_rest_ = true;
     if constexpr (kTls) {
       if (!cut_ && !eof_) {
         bool done = false;
@@ -473,7 +498,9 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
         begun = true;
         if (!first) deadline = Clock::now() + milliseconds(limits().head_timeout_ms);
       }
+      at_rest_ = !begun;
       const Fill got = co_await fill(deadline, kIdleReadBytes);
+      at_rest_ = false;
       if (got == Fill::kLate && begun) co_await refuse(Fault::kTimeout, parser.request());
       if (got != Fill::kBytes) co_return false;
     }
@@ -580,6 +607,7 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
     Code ignored;
     if constexpr (!kTls) stream_.shutdown(asio::socket_base::shutdown_send, ignored);
     const Clock::time_point deadline = Clock::now() + time;
+    at_rest_ = true;
     for (size_t total = 0; total < kLingerBytes && !eof_ && !cut_; total += in_.size()) {
       in_.clear();
       const Fill got = co_await fill(deadline, kBodyReadBytes);
@@ -599,16 +627,17 @@ class Connection final : public Wire, public std::enable_shared_from_this<Connec
   std::string writing_;      // being written, up to written_
   size_t written_ = 0;
   bool reading_ = false, eof_ = false, cut_ = false, write_done_ = false, write_failed_ = false;
+  bool at_rest_ = false;  // between requests, or behind the last one
 };
 
 }  // namespace
 
-void start_connection(Socket socket, asio::ssl::context* tls, Shared& shared) {
+void start_connection(Socket socket, asio::ssl::context* tls, Loop& loop, Shared& shared) {
   const bool refused = shared.num_connections >= shared.limits.connections;
   if (tls == nullptr) {
-    std::make_shared<Connection<Socket>>(std::move(socket), shared)->start(refused);
+    std::make_shared<Connection<Socket>>(std::move(socket), shared)->start(loop, refused);
   } else {
-    std::make_shared<Connection<asio::ssl::stream<Socket>>>(std::move(socket), shared, *tls)->start(refused);
+    std::make_shared<Connection<asio::ssl::stream<Socket>>>(std::move(socket), shared, *tls)->start(loop, refused);
   }
 }
 

@@ -4,9 +4,11 @@
 #include <atomic>
 #include <boost/asio/basic_stream_socket.hpp>
 #include <boost/asio/generic/stream_protocol.hpp>
+#include <boost/asio/io_context.hpp>
 #include <boost/asio/ssl/context.hpp>
 #include <condition_variable>
 #include <mutex>
+#include <unordered_set>
 
 #include "server/http/exchange.h"
 
@@ -35,7 +37,21 @@ struct Shared {
   int active_ = 0;
 };
 
+// What can be asked of a connection on its thread.
+class Watched {
+ public:
+  virtual ~Watched() = default;
+  // Whether something of a request has come, if only to this machine, and its response is not written yet.
+  virtual bool owes() const = 0;
+};
+
+// Whatever belongs to a connection happens on the one thread of its loop, and needs no lock.
+struct Loop {
+  std::unordered_set<const Watched*> connections;  // of this thread alone; outlives those in `context`
+  asio::io_context context{1};
+};
+
 // Serves the connection until it ends, on the thread of the socket's loop, from which it must be called.
-void start_connection(Socket socket, asio::ssl::context* tls, Shared& shared);
+void start_connection(Socket socket, asio::ssl::context* tls, Loop& loop, Shared& shared);
 
 }  // namespace idefics::http

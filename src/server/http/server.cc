@@ -1,14 +1,16 @@
 #include "server/http/server.h"
 
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio.hpp>
 #include <boost/asio/ssl.hpp>
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
+#include <cstring>
+#include <future>
 #include <thread>
 #include <vector>
 
@@ -48,8 +50,7 @@ struct Server::State {
   const ServerOptions options;
   Shared shared;
   std::optional<asio::ssl::context> tls;
-  // One loop for each thread: whatever belongs to a connection happens on one of them, and needs no lock.
-  std::vector<std::unique_ptr<asio::io_context>> loops;
+  std::vector<std::unique_ptr<Loop>> loops;  // one for each thread
   std::vector<asio::executor_work_guard<asio::io_context::executor_type>> guards;
   std::vector<std::thread> threads;
   std::optional<asio::basic_socket_acceptor<asio::generic::stream_protocol>> acceptor;
@@ -63,12 +64,14 @@ struct Server::State {
   void open(const asio::generic::stream_protocol::endpoint& where, const std::string& name);
   void load_certificate();
   asio::awaitable<void> accept_all();
+  bool close_acceptor();
+  bool owes_nothing(std::chrono::steady_clock::time_point deadline);
 };
 
 void Server::State::open(const asio::generic::stream_protocol::endpoint& where, const std::string& name) {
   try {
     endpoint = where;
-    acceptor.emplace(*loops.front());
+    acceptor.emplace(loops.front()->context);
     acceptor->open(endpoint.protocol());
     if (options.unix_path.empty()) acceptor->set_option(asio::socket_base::reuse_address(true));
     acceptor->bind(endpoint);
@@ -82,7 +85,7 @@ void Server::State::open(const asio::generic::stream_protocol::endpoint& where, 
 
 void Server::State::listen_tcp() {
   boost::system::error_code error;
-  tcp::resolver resolver(*loops.front());
+  tcp::resolver resolver(loops.front()->context);
   const auto found = resolver.resolve(options.host, std::to_string(options.port),
                                       tcp::resolver::passive | tcp::resolver::numeric_service, error);
   if (error || found.empty())
@@ -138,28 +141,53 @@ void Server::State::load_certificate() {
 }
 
 asio::awaitable<void> Server::State::accept_all() {
-  asio::steady_timer pause(*loops.front());
+  asio::steady_timer pause(loops.front()->context);
   for (;;) {
-    const size_t loop = next_loop++ % loops.size();
+    Loop& loop = *loops[next_loop++ % loops.size()];
     boost::system::error_code error;
-    Socket socket(*loops[loop]);
+    Socket socket(loop.context);
     co_await acceptor->async_accept(socket, asio::redirect_error(asio::use_awaitable, error));
-    if (error == asio::error::operation_aborted || !acceptor->is_open()) co_return;
+    if (error && !acceptor->is_open()) co_return;
     if (error) {
       // Mostly EMFILE: connections that end give descriptors back.
       pause.expires_after(std::chrono::milliseconds(100));
       co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, error));
       continue;
     }
-    asio::post(*loops[loop], [this, socket = std::make_shared<Socket>(std::move(socket))] {
-      start_connection(std::move(*socket), tls ? &*tls : nullptr, shared);
+    asio::post(loop.context, [this, &loop, socket = std::make_shared<Socket>(std::move(socket))] {
+      start_connection(std::move(*socket), tls ? &*tls : nullptr, loop, shared);
     });
   }
 }
 
+// False while connections wait that the system has taken: closing would reset them. On the thread of the first loop.
+bool Server::State::close_acceptor() {
+  if (!acceptor->is_open()) return true;
+  pollfd waiting{.fd = acceptor->native_handle(), .events = POLLIN, .revents = 0};
+  if (::poll(&waiting, 1, 0) != 0) return false;
+  boost::system::error_code ignored;
+  acceptor->close(ignored);
+  return true;
+}
+
+// Asks each loop on its own thread.
+bool Server::State::owes_nothing(std::chrono::steady_clock::time_point deadline) {
+  std::vector<std::future<bool>> answers;
+  for (const auto& loop : loops) {
+    const auto answer = std::make_shared<std::promise<bool>>();
+    answers.push_back(answer->get_future());
+    asio::post(loop->context, [this, &loop = *loop, answer] {
+      const bool closed = &loop != loops.front().get() || close_acceptor();
+      answer->set_value(closed && std::ranges::none_of(loop.connections, &Watched::owes));
+    });
+  }
+  return std::ranges::all_of(answers, [&](std::future<bool>& answer) {
+    return answer.wait_until(deadline) == std::future_status::ready && answer.get();
+  });
+}
+
 Server::Server(const ServerOptions& options, Handler& handler) : state_(std::make_unique<State>(options, handler)) {
-  for (int i = 0; i < std::max(1, options.num_threads); ++i)
-    state_->loops.push_back(std::make_unique<asio::io_context>(1));
+  for (int i = 0; i < std::max(1, options.num_threads); ++i) state_->loops.push_back(std::make_unique<Loop>());
   state_->load_certificate();
   if (options.unix_path.empty()) {
     state_->listen_tcp();
@@ -177,18 +205,29 @@ Server::~Server() {
 
 void Server::start() {
   for (const auto& loop : state_->loops) {
-    state_->guards.push_back(asio::make_work_guard(*loop));
-    state_->threads.emplace_back([&loop = *loop] { loop.run(); });
+    state_->guards.push_back(asio::make_work_guard(loop->context));
+    state_->threads.emplace_back([&context = loop->context] { context.run(); });
   }
-  asio::co_spawn(*state_->loops.front(), state_->accept_all(), asio::detached);
+  asio::co_spawn(state_->loops.front()->context, state_->accept_all(), asio::detached);
 }
 
 void Server::close_connections() { state_->shared.closing = true; }
 bool Server::wait_idle(int timeout_ms) { return state_->shared.wait_idle(timeout_ms); }
 
+bool Server::finish(int timeout_ms) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
+  // Twice in a row: what was accepted just before may have been on its way to its loop at the first time.
+  for (int quiet = 0; quiet < 2;) {
+    quiet = state_->owes_nothing(deadline) ? quiet + 1 : 0;
+    if (std::chrono::steady_clock::now() >= deadline) return false;
+    if (quiet == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return true;
+}
+
 void Server::stop() {
   if (!state_->acceptor) return;
-  for (const auto& loop : state_->loops) loop->stop();
+  for (const auto& loop : state_->loops) loop->context.stop();
   for (std::thread& thread : state_->threads) thread.join();
   state_->threads.clear();
   state_->acceptor.reset();

@@ -34,6 +34,9 @@ class Server {
   void close_connections();
   // Waits until no request is being answered; false when `timeout_ms` passed first. New ones still come in.
   bool wait_idle(int timeout_ms);
+  // Lets nobody in any more, and waits until every request of which something has come is answered, if only to this
+  // machine's buffers; false when `timeout_ms` passed first. It may be called again.
+  bool finish(int timeout_ms);
   // Ends the threads: nobody is answered any more. What is posted to an exchange from then on is dropped, but exchanges
   // must be let go before this object is.
   void stop();
