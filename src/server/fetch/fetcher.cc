@@ -147,6 +147,10 @@ Fetched failure_of(CURLcode code, const Hop& hop) {
     case CURLE_COULDNT_CONNECT: return failure(Status::kFailed, "the host cannot be reached");
     case CURLE_OPERATION_TIMEDOUT: return failure(Status::kFailed, "the host took too long");
     case CURLE_PEER_FAILED_VERIFICATION: return failure(Status::kFailed, "the host has no certificate that is trusted");
+    // Also when a certificate names an authority that did not sign it: OpenSSL's first error is one about the
+    // signature.
+    case CURLE_SSL_CONNECT_ERROR:
+      return failure(Status::kFailed, "the host does not speak TLS, or has no certificate that is trusted");
     default: return failure(Status::kFailed, "the host did not send it");
   }
 }

@@ -1,9 +1,9 @@
 #include "server/fetch/fetcher.h"
 
 #include <gtest/gtest.h>
+#include <openssl/ec.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
-#include <openssl/rsa.h>
 #include <openssl/x509v3.h>
 
 #include <chrono>
@@ -121,7 +121,9 @@ TEST(Fetcher, only_global_addresses_are_connected_to) {
 // Makes certificates that it signs itself.
 class Authority {
  public:
-  Authority() : key_(::EVP_RSA_gen(2048)) { certificate_ = make("Test Authority", key_.get(), {.is_authority = true}); }
+  explicit Authority(const char* name = "Test Authority") : key_(::EVP_EC_gen("P-256")) {
+    certificate_ = make(name, key_.get(), {.is_authority = true});
+  }
 
   struct Wanted {
     std::string names = {};            // "DNS:pics.example"
@@ -130,7 +132,7 @@ class Authority {
   };
   // A folder's cert.pem and key.pem.
   void write(const std::filesystem::path& folder, const Wanted& wanted) const {
-    const Key key(::EVP_RSA_gen(2048));
+    const Key key(::EVP_EC_gen("P-256"));
     write_pem(folder / "key.pem", [&](FILE* file) {
       return ::PEM_write_PrivateKey(file, key.get(), nullptr, nullptr, 0, nullptr, nullptr);
     });
@@ -257,7 +259,7 @@ TEST_F(Tls, a_picture_comes_from_a_host_that_is_who_it_says) {
 }
 
 TEST_F(Tls, a_host_that_is_not_who_it_says_hears_no_request) {
-  const Authority stranger;
+  const Authority stranger("Another Authority"), impostor;
   const std::string name = "DNS:pics.example";
   const std::vector<std::tuple<std::string, const Authority*, Authority::Wanted>> cases = {
       {"another name", &authority_, {.names = "DNS:other.example"}},
@@ -293,8 +295,15 @@ TEST_F(Tls, a_host_that_is_not_who_it_says_hears_no_request) {
   system.certificates = {};
   EXPECT_EQ(fetch_one(system, url(good->port())).problem, "the host has no certificate that is trusted");
   EXPECT_EQ(good->requests(), 0);
+  // Its certificate names the authority, but what is wrong is found in the signature.
+  const auto forged = host(impostor, {.names = name});
+  EXPECT_EQ(fetch_one(options({forged->port()}), url(forged->port())).problem,
+            "the host does not speak TLS, or has no certificate that is trusted");
+  EXPECT_EQ(forged->requests(), 0);
   FakeHost plain(always(whole_answer("no TLS")));
-  EXPECT_EQ(fetch_one(options({plain.port()}), url(plain.port())).status, Status::kFailed);
+  FetchOptions hasty = options({plain.port()});  // this host waits for the end of a head
+  hasty.timeout_ms = 300;
+  EXPECT_EQ(fetch_one(hasty, url(plain.port())).status, Status::kFailed);
 }
 
 TEST_F(Tls, a_good_certificate_opens_no_address_and_no_other_host) {
