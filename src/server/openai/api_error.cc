@@ -1,5 +1,8 @@
 #include "server/openai/api_error.h"
 
+#include <charconv>
+#include <optional>
+
 #include "base/utf8.h"
 
 namespace idefics::openai {
@@ -14,6 +17,17 @@ std::string cut(std::string_view text, size_t most) {
   std::string_view kept = text.substr(0, most);
   kept.remove_suffix(incomplete_utf8_tail(kept));
   return repair_utf8(kept) + "...";
+}
+
+// The number of the picture in "image 2: ...", how the processor begins its errors about one.
+std::optional<size_t> picture_of(std::string_view message) {
+  constexpr std::string_view kStart = "image ";
+  size_t number = 0;
+  if (!message.starts_with(kStart)) return std::nullopt;
+  message.remove_prefix(kStart.size());
+  const auto [end, error] = std::from_chars(message.data(), message.data() + message.size(), number);
+  if (error != std::errc() || end == message.data() + message.size() || *end != ':' || number == 0) return std::nullopt;
+  return number - 1;
 }
 
 }  // namespace
@@ -47,6 +61,13 @@ ApiError from_engine(const Error& error) {
     case ErrorCode::kIo: break;
   }
   return ApiError(500, "server_error", "internal", "", "the server failed; its log has more under this request's id");
+}
+
+ApiError from_engine(const Error& error, const std::vector<std::string>& picture_params) {
+  ApiError out = from_engine(error);
+  const std::optional<size_t> picture = out.status == 400 ? picture_of(error.what()) : std::nullopt;
+  if (picture && *picture < picture_params.size()) out.param = picture_params[*picture];
+  return out;
 }
 
 json::object to_json(const ApiError& error) {

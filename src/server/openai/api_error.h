@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/json.h"
 #include "server/http/message.h"
@@ -34,6 +35,8 @@ ApiError unavailable(std::string_view code, const std::string& message);
 // What the engine says, for clients. Messages about the request are passed on; those about our files and our faults are
 // not, since they name paths.
 ApiError from_engine(const Error& error);
+// An error about one of the request's pictures names its field, of `picture_params`, which are in order.
+ApiError from_engine(const Error& error, const std::vector<std::string>& picture_params);
 
 // The object, at most 4 KiB of it, whatever the message holds.
 json::object to_json(const ApiError& error);

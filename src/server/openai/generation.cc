@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <chrono>
 
 namespace idefics::openai {
@@ -16,17 +15,6 @@ int64_t now() {
 }
 
 std::string event_bytes(std::string_view data) { return fmt::format("data: {}\n\n", data); }
-
-// The number of the picture in "image 2: ...", how the processor begins its errors about one.
-std::optional<size_t> picture_of(std::string_view message) {
-  constexpr std::string_view kStart = "image ";
-  size_t number = 0;
-  if (!message.starts_with(kStart)) return std::nullopt;
-  message.remove_prefix(kStart.size());
-  const auto [end, error] = std::from_chars(message.data(), message.data() + message.size(), number);
-  if (error != std::errc() || end == message.data() + message.size() || *end != ':' || number == 0) return std::nullopt;
-  return number - 1;
-}
 
 }  // namespace
 
@@ -147,10 +135,8 @@ void Generation::end_with(const GenerationEnd& end) {
 }
 
 ApiError Generation::error_of(const Error& error) const {
-  ApiError out = from_engine(error);
+  ApiError out = from_engine(error, request_.picture_params);
   if (out.status != 400) return out;
-  const std::optional<size_t> picture = picture_of(error.what());
-  if (picture && *picture < request_.picture_params.size()) out.param = request_.picture_params[*picture];
   if (out.code == "schema_invalid" && request_.constraint) out.param = request_.constraint->param;
   if (out.param.empty() && out.code != "invalid_value") out.param = request_.chat ? "messages" : "prompt";
   return out;

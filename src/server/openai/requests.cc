@@ -116,9 +116,11 @@ ImageOptions read_image_options(const Fields& body) {
   for (const auto& member : wishes->raw()) {
     const std::string_view key(member.key().data(), member.key().size());
     if (key != "do_image_splitting" && key != "size" && key != "max_tiles")
-      throw unsupported(wishes->path(key.substr(0, 60)),
-                        "mm_processor_kwargs has do_image_splitting, size.longest_edge and "
-                        "max_tiles, and nothing else");
+      // The log has the field of an error, so it is one that is known here.
+      throw unsupported("mm_processor_kwargs",
+                        fmt::format("mm_processor_kwargs has \"{}\", wanted do_image_splitting, size.longest_edge "
+                                    "and max_tiles, and nothing else",
+                                    key.substr(0, 60)));
   }
   if (const auto split = wishes->find_bool("do_image_splitting")) options.split = *split;
   if (const auto tiles = wishes->find_int("max_tiles", 1, 10000)) options.max_tiles = static_cast<int>(*tiles);
@@ -212,6 +214,7 @@ TokenizeRequest parse_tokenize_request(const json::value& value, const ParseCont
   Chat chat = read_messages(body, context);
   request.prompt = read_prompt_options(body, chat);
   request.messages = std::move(chat.messages);
+  request.picture_params = std::move(chat.picture_params);
   request.to_fetch = std::move(chat.to_fetch);
   return request;
 }

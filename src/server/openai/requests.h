@@ -61,6 +61,7 @@ GenerationRequest parse_completion_request(const json::value& body, const ParseC
 struct TokenizeRequest {
   std::optional<std::string> text;
   std::vector<Message> messages;
+  std::vector<std::string> picture_params;  // as above
   std::vector<PictureToFetch> to_fetch;
   PromptOptions prompt;
   bool add_special_tokens = true;

@@ -191,7 +191,7 @@ TEST(Requests, what_cannot_be_done_is_refused_and_never_ignored) {
       {R"("truncate_prompt_tokens":5)", "truncate_prompt_tokens"},
       {R"("prompt_embeds":"x")", "prompt_embeds"},
       {R"("best_of":2)", "best_of"},
-      {R"("mm_processor_kwargs":{"num_crops":1})", "mm_processor_kwargs.num_crops"},
+      {R"("mm_processor_kwargs":{"num_crops":1})", "mm_processor_kwargs"},
   };
   for (const auto& [fields, param] : cases) expect_refused(fields, param, "unsupported_parameter");
   for (const std::string fields :

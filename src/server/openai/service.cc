@@ -93,6 +93,17 @@ bool has_pictures(const std::vector<Message>& messages) {
   return false;
 }
 
+std::vector<int32_t> ids_of(Backend& engine, const TokenizeRequest& request) {
+  if (request.text) return engine.tokenize(*request.text, request.add_special_tokens);
+  try {
+    return engine.prompt(request.messages, request.prompt).ids;
+  } catch (const Error& e) {
+    const ApiError named = from_engine(e, request.picture_params);
+    if (named.status == 400) throw named;
+    throw;
+  }
+}
+
 void place_pictures(std::vector<Message>& messages, const std::vector<PictureToFetch>& pictures,
                     std::vector<std::string> files) {
   for (size_t i = 0; i < files.size(); ++i)
@@ -384,8 +395,7 @@ void Service::tokenize(const ExchangePtr& exchange, Backend& engine, const std::
   Worker& worker = has_pictures(job->messages) ? *picture_worker_ : *text_worker_;
   run_aside(worker, exchange, [&engine, job]() -> json::value {
     const TokenizeRequest& request = *job;
-    const std::vector<int32_t> ids = request.text ? engine.tokenize(*request.text, request.add_special_tokens)
-                                                  : engine.prompt(request.messages, request.prompt).ids;
+    const std::vector<int32_t> ids = ids_of(engine, request);
     json::object out = {
         {"count", ids.size()}, {"max_model_len", engine.max_model_len()}, {"tokens", json::value_from(ids)}};
     if (request.token_strings) {
