@@ -17,8 +17,8 @@ namespace {
 
 using http::TestClient;
 
-// Each secret is a word with this in it, so that one search finds them all. What a client wrote into a schema, or as
-// the value of a field, may come back to it in an error (kEcho), but stands in no log either.
+// Each secret is a word with this in it, so that one search finds them all. Errors say what was found: what a client
+// wrote into a schema, or as the name or the value of a field, comes back to it (kEcho), but stands in no log either.
 const std::string kSecret = "zq7", kEcho = "zq8";
 const std::string kKey = "zq7-api-key-4711";
 
@@ -169,7 +169,7 @@ std::vector<Sent> bad_values() {
                                   "echo",
                                   "modalities",
                                   "messages"}) {
-    for (const std::string value : {R"("zq7 value")", R"(["zq7 value"])", R"({"zq8":"zq7 value"})"})
+    for (const std::string value : {R"("zq8 value")", R"(["zq8 value"])", R"({"zq8":"zq8 value"})"})
       out.push_back({field + ": " + value, post(kChat, question(",\"" + field + "\":" + value))});
   }
   const auto message = [&](const std::string& text) {
@@ -181,7 +181,7 @@ std::vector<Sent> bad_values() {
   message(R"({"role":"user","content":[{"type":"text","text":["zq7"]}]})");
   message(R"({"role":"tool","content":"zq7"})");
   message(R"({"role":"user","content":[)" + picture_part(data_url(marked_card()), R"(,"detail":"zq7")") + "]}");
-  message(R"({"role":"user","content":"zq7 prompt"},{"role":"assistant","content":""},"zq7")");
+  message(R"({"role":"user","content":"zq7 prompt"},{"role":"assistant","content":""},"zq8")");
   for (const std::string format :
        {R"({"type":"zq7"})", R"({"type":"json_schema","json_schema":{"name":"n","schema":{"zq8":1,"type":"zq8"}}})",
         R"({"type":"json_schema","json_schema":{"name":"n","schema":{"pattern":"(zq8"}}})"})
@@ -221,7 +221,7 @@ std::vector<Sent> bad_pictures(const std::string& folder, int port) {
     out.push_back({"tokens of a picture that is " + what, post("/tokenize", question_about(url))});
   }
   std::string many = picture_part(data_url(marked));
-  for (int i = 0; i < 20; ++i) many += "," + picture_part("zq7");
+  for (int i = 0; i < 20; ++i) many += "," + picture_part(data_url(marked));
   out.push_back({"too many pictures", post(kChat, R"({"messages":[{"role":"user","content":[)" + many + "]}]}")});
   return out;
 }
@@ -259,8 +259,8 @@ std::vector<Sent> bad_http() {
       {"a bad chunk",
        fmt::format("POST {} HTTP/1.1\r\n{}{}{}Transfer-Encoding: chunked\r\n\r\nzq7\r\n", kChat, host, json, key)},
   };
-  for (const std::string text : {"zq7", "{\"zq7", R"({"messages":"zq7)", R"({"zq7":1,"zq7":2})", "{\"a\":\"zq7\xff\"}",
-                                 R"(["zq7"])", R"("zq7")", R"({"a":1e999,"b":"zq7"})", "{\"zq7\":\"\x01\"}"})
+  for (const std::string text : {"zq7", "{\"zq7", R"({"messages":"zq7)", R"({"zq8":1,"zq8":2})", "{\"a\":\"zq7\xff\"}",
+                                 R"(["zq7"])", R"("zq8")", R"({"a":1e999,"b":"zq7"})", "{\"zq7\":\"\x01\"}"})
     out.push_back({"as JSON: " + std::string(text), post(kChat, text)});
   return out;
 }

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <sstream>
@@ -115,6 +116,12 @@ double ServerProgram::cpu_seconds() const {
 int ServerProgram::descriptors() const {
   const std::filesystem::directory_iterator all("/proc/" + std::to_string(pid_) + "/fd");
   return static_cast<int>(std::distance(begin(all), end(all)));
+}
+
+int ServerProgram::descriptors_below(int limit) const {
+  const std::filesystem::directory_iterator all("/proc/" + std::to_string(pid_) + "/fd");
+  return static_cast<int>(
+      std::count_if(begin(all), end(all), [&](const auto& one) { return std::stoi(one.path().filename()) < limit; }));
 }
 
 std::vector<pid_t> ServerProgram::children() const {

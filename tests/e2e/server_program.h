@@ -31,6 +31,8 @@ class ServerProgram {
   long rss_kib() const;
   double cpu_seconds() const;  // of all its threads so far
   int descriptors() const;
+  // Those whose number is below `limit`: one that a parent left open may have any.
+  int descriptors_below(int limit) const;
   std::vector<pid_t> children() const;  // the dead ones that it has not buried, too
 
  private:
