@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "engine/failures.h"
 #include "engine/logprobs.h"
@@ -155,6 +156,7 @@ bool EngineLoop::take_arrivals() {
 void EngineLoop::start(std::shared_ptr<Job> job) {
   Job& j = *job;
   Event prompt;
+  std::optional<SequenceId> submitted;
   try {
     if (j.cancelled) throw cancelled_error();
     prompt = {.type = Event::Type::kPrompt, .prompt_token_ids = j.prompt.ids, .seed = j.seed, .usage = j.usage};
@@ -173,13 +175,17 @@ void EngineLoop::start(std::shared_ptr<Job> job) {
          .tiles = j.tiles,
          .keys = j.keys.keys(),
          .arrival = static_cast<int64_t>(j.id)});
-    sequence->id = id;
+    submitted = sequence->id = id;
     sequence->max_new_tokens = max_new;
     sequence->tokens.reserve(j.prompt.ids.size() + static_cast<size_t>(max_new) + PromptLookup::kMost);
     request->sequences.push_back(id);
     sequences_.emplace(id, std::move(sequence));
     active_.emplace(j.id, std::move(request));
   } catch (...) {
+    if (submitted) {
+      scheduler_->cancel(*submitted);
+      sequences_.erase(*submitted);
+    }
     open_.end(j, current_error());
     return;
   }

@@ -63,6 +63,7 @@ Scheduler::Submitted Scheduler::submit(SequenceRequest request) {
   check_request(request);
   refuse_what_never_fits(request);
   const int32_t max_new = std::min(request.max_new_tokens, max_tokens_ - request.num_prompt_tokens);
+  waiting_.reserve(waiting_.size() + 1);  // without memory for its place there is no sequence either
   const SequenceId id = next_id_++;
   Sequence& sequence = sequences_[id];
   sequence.age = {request.arrival.value_or(id), id};
