@@ -45,6 +45,14 @@ Image read_answer(WorkerProcess& worker, const Reply& reply) {
   throw Liar();
 }
 
+std::unique_ptr<WorkerProcess> start(const std::vector<std::string>& command) {
+  try {
+    return std::make_unique<WorkerProcess>(command);
+  } catch (const KilledAtStart&) {
+    return std::make_unique<WorkerProcess>(command);
+  }
+}
+
 }  // namespace
 
 DecoderPool::DecoderPool(PoolOptions options, Trouble trouble)
@@ -165,7 +173,7 @@ void DecoderPool::keep() {
     std::unique_ptr<WorkerProcess> worker;
     std::exception_ptr failure;
     try {
-      worker = std::make_unique<WorkerProcess>(options_.command);
+      worker = start(options_.command);
     } catch (...) {
       failure = std::current_exception();
     }

@@ -114,7 +114,10 @@ WorkerProcess::WorkerProcess(const std::vector<std::string>& command)
   }
   Ready ready{};
   if (!readable(kStartMs) || ::recv(socket_.get(), &ready, sizeof ready, 0) != static_cast<ssize_t>(sizeof ready)) {
-    throw Error(ErrorCode::kIo, fmt::format("decoding process: it ended before it was ready, by {}", end().how));
+    const End how = end();
+    const std::string message = fmt::format("decoding process: it ended before it was ready, by {}", how.how);
+    if (how.by_others) throw KilledAtStart(ErrorCode::kIo, message);
+    throw Error(ErrorCode::kIo, message);
   }
   sandbox_ = {.seccomp = ready.seccomp != 0, .landlock = ready.landlock != 0};
 }

@@ -11,6 +11,7 @@
 
 #include "decoder/protocol.h"
 #include "decoder/sandbox.h"
+#include "idefics/error.h"
 
 namespace idefics::decoder {
 
@@ -26,10 +27,16 @@ class Descriptor {
   int fd_;
 };
 
+// Somebody killed a process before it was ready, which says nothing about the next one.
+struct KilledAtStart : Error {
+  using Error::Error;
+};
+
 // Threads: one at a time.
 class WorkerProcess {
  public:
-  // Starts a process that runs `command` and waits until it is in its sandbox. Errors: kIo.
+  // Starts a process that runs `command` and waits until it is in its sandbox. Errors: kIo; KilledAtStart is one
+  // of them.
   explicit WorkerProcess(const std::vector<std::string>& command);
   ~WorkerProcess();  // kills it
   WorkerProcess(const WorkerProcess&) = delete;
