@@ -195,16 +195,16 @@ TEST(Load, connections_take_little_memory) {
   const int num_idle = count_of(200, 1000), num_streams = count_of(48, 256);
   const ServerProgram server({"--threads", "1", "--max-connections", "3000", "--max-num-seqs", "256", "--max-queue",
                               "300", "--header-timeout", "600", "--keep-alive-timeout", "600"});
-  // What the engine itself touches with its first requests is no matter of connections: all pages, and every buffer of
-  // a step, are used once.
+  // What the engine itself touches with its first requests is no matter of connections: all pages, every buffer of a
+  // step, and the memory that each thread of the preparation keeps for itself, are used once.
   load::LoadOptions warm;
   warm.url = server.url();
   warm.prompt = "Hi";
-  warm.concurrency = 16;
-  warm.num_requests = 16;
+  warm.concurrency = 64;
+  warm.num_requests = 64;
   warm.max_tokens = count_of(400, 1900);
   warm.ignore_eos = true;
-  EXPECT_EQ(load::run_load(warm).completed, 16);
+  EXPECT_EQ(load::run_load(warm).completed, 64);
   const Canary canary(server);
   const std::string large = post("/tokenize", R"({"prompt":"a","user":")" + std::string(200'000, 'x') + "\"}");
   EXPECT_EQ(TestClient(server.port()).ask(large).status, 200);
