@@ -26,11 +26,6 @@ struct Simd {
   static Reg shift_right(Reg a) {
     return _mm256_srai_epi32(a, kBits);
   }
-  static void lay_out_pair(const uint8_t* rgb, int16_t* pair) {
-    const __m128i places = _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1);
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rgb));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(pair), _mm_shuffle_epi8(bytes, places));
-  }
 };
 
 }  // namespace

@@ -46,11 +46,25 @@ inline size_t weigh_rows(const WeightPair* pairs, int count, const uint8_t* cons
   return row_bytes;
 }
 
+// Two pixels as pairs of 16 bits, channel by channel. May read 16 bytes.
+inline void lay_out_pair(const uint8_t* rgb, int16_t* pair) {
+#if defined(__SSSE3__)
+  const __m128i places = _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1);
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rgb));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(pair), _mm_shuffle_epi8(bytes, places));
+#else
+  pair[0] = rgb[0], pair[1] = rgb[3];
+  pair[2] = rgb[1], pair[3] = rgb[4];
+  pair[4] = rgb[2], pair[5] = rgb[5];
+  pair[6] = 0, pair[7] = 0;
+#endif
+}
+
 inline void lay_out(const uint8_t* rgb, int width, int row, int16_t* laid_out) {
   int16_t* pair = laid_out + 8 * row;
   int x = 0;
   // 16 bytes are loaded for each pair: five pixels and a byte.
-  for (; x + 6 <= width; x += 2, rgb += 6, pair += 8 * ResizeLoops::kRows) Simd::lay_out_pair(rgb, pair);
+  for (; x + 6 <= width; x += 2, rgb += 6, pair += 8 * ResizeLoops::kRows) lay_out_pair(rgb, pair);
   for (; x < width; x += 2, rgb += 6, pair += 8 * ResizeLoops::kRows) {
     for (int c = 0; c < 3; ++c) {
       pair[2 * c] = rgb[c];

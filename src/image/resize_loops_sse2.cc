@@ -26,12 +26,6 @@ struct Simd {
   static Reg shift_right(Reg a) {
     return _mm_srai_epi32(a, kBits);
   }
-  static void lay_out_pair(const uint8_t* rgb, int16_t* pair) {
-    pair[0] = rgb[0], pair[1] = rgb[3];
-    pair[2] = rgb[1], pair[3] = rgb[4];
-    pair[4] = rgb[2], pair[5] = rgb[5];
-    pair[6] = 0, pair[7] = 0;
-  }
 };
 
 }  // namespace
