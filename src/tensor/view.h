@@ -59,8 +59,8 @@ struct PreparedOperand {
   int64_t num_groups = 0;
 };
 
-// A matrix in the compute type: what goes into a matrix product. bf16 rows have an even stride, and when the number of
-// columns is odd the element behind the last is zero (kernels::GemmArgs).
+// A matrix in the compute type: what goes into a matrix product, or queries, keys and values. bf16 rows have an even
+// stride, and when the number of columns is odd the element behind the last is zero (kernels::GemmArgs).
 //
 // Products with q4 and int8 matrices want more of their left operand than its elements. An activation for such a
 // product has room for that, which the product fills; Arena::take_activation makes them.
